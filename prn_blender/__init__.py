@@ -1,0 +1,1 @@
+"""PRN Face Capture: from a photograph or a video to a face mesh in Blender."""

@@ -1,0 +1,27 @@
+"""Face capture as a library: photographs in, position maps out. Never imports bpy nor torch.
+
+    from prn_blender.prn import capture_image
+    face = capture_image("portrait.jpg")[0]
+
+Names are loaded on first use, so that importing this package costs nothing.
+"""
+
+import importlib
+
+_EXPORTS = {
+    "ARKIT_NAMES": "arkit",
+    "CaptureError": "errors",
+    "FaceCapture": "capture",
+    "NoFaceError": "errors",
+    "OnnxEngine": "engine",
+    "capture_image": "capture",
+    "load_bundle": "weights",
+}
+
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str):
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
