@@ -1,0 +1,216 @@
+#!/usr/bin/env python3
+"""The one door: sets up what a command needs, then runs it.
+
+    python3 build.py capture photo.jpg      a photograph to a textured face mesh
+    python3 build.py test                   the whole test suite
+
+Standard library only. Each purpose (capture, test, train) has a private virtual environment in a cache folder,
+made on first use from pyproject.toml's dependency groups and made again when their pins change. Nothing is
+installed anywhere else, except the Debian libraries that Blender's wheel needs, and those only as root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+PYTHON = (3, 11)  # bpy's wheels are built for this one
+BPY_VERSIONS = ("4.2.23", "4.5.15", "5.0.1")
+
+
+class SetupError(Exception):
+    """The set-up cannot go on; the message says what to do."""
+
+
+def say(text: str) -> None:
+    """Progress goes to stderr: a command's stdout is the command's own."""
+    print(text, file=sys.stderr, flush=True)
+
+
+# ---- what a purpose needs ----------------------------------------------------------------------------------------
+
+
+def requirements(groups: dict, name: str) -> list[str]:
+    """The pins of one dependency group, its included groups first. A group that is not there is empty."""
+    pins: list[str] = []
+    for item in groups.get(name, []):
+        pins += requirements(groups, item["include-group"]) if isinstance(item, dict) else [item]
+    return pins
+
+
+def replace_pin(pins: list[str], package: str, version: str) -> list[str]:
+    return [f"{package}=={version}" if pin.split("==")[0] == package else pin for pin in pins]
+
+
+def cache_folder() -> Path:
+    if os.environ.get("PRN_CACHE"):
+        return Path(os.environ["PRN_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prn-face-capture"
+
+
+# ---- Debian libraries --------------------------------------------------------------------------------------------
+
+
+def missing_libraries(packages: list[str]) -> list[str]:
+    """Which of the Debian packages are not installed. Systems without dpkg are taken as they are."""
+    if not shutil.which("dpkg-query"):
+        return []
+    answer = subprocess.run(["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *packages],
+                            capture_output=True, text=True, check=False).stdout
+    installed = {line.split()[0] for line in answer.splitlines() if line.endswith(" installed")}
+    return [package for package in packages if package not in installed]
+
+
+def install_libraries(packages: list[str]) -> None:
+    missing = missing_libraries(packages)
+    if not missing:
+        return
+    command = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
+    if os.geteuid() != 0:
+        raise SetupError(f"Blender's Python module needs system libraries; install them once, then run this again:\n"
+                         f"  sudo {' '.join(command)}")
+    say(f"Installing system libraries: {' '.join(missing)}")
+    environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+    for step in (["apt-get", "update", "-q"], command):
+        if subprocess.run(step, env=environment, stdout=sys.stderr, check=False).returncode:
+            raise SetupError(f"This command failed, see its messages above: {' '.join(step)}")
+
+
+# ---- the private environments ------------------------------------------------------------------------------------
+
+
+def base_python() -> str:
+    if sys.version_info[:2] == PYTHON:
+        return sys.executable
+    name = "python%d.%d" % PYTHON
+    found = shutil.which(name)
+    if not found:
+        raise SetupError(f"Python {PYTHON[0]}.{PYTHON[1]} is needed and {name} was not found: install it and run this again.")
+    return found
+
+
+def interpreter(environment: Path) -> Path:
+    return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def locked(path: Path):
+    """An open file that holds a lock until it is closed or the process dies: two first runs take turns."""
+    handle = open(path, "w")
+    if os.name != "nt":
+        import fcntl
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("Another set-up of the same environment is running; waiting for it.")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+    return handle
+
+
+def make_environment(folder: Path, pins: list[str], pins_without_dependencies: list[str]) -> None:
+    say(f"Setting up {folder} (once; some minutes, 1-2 GB)")
+    if folder.exists():
+        shutil.rmtree(folder)  # an interrupted set-up
+    created = subprocess.run([base_python(), "-m", "venv", str(folder)], stdout=sys.stderr, check=False)
+    if created.returncode:
+        raise SetupError("Python could not make a virtual environment; on Debian: sudo apt-get install python3.11-venv")
+    pip = [str(interpreter(folder)), "-m", "pip", "install", "--disable-pip-version-check"]
+    for options, packages in ([], pins), (["--no-deps"], pins_without_dependencies):
+        if not packages:
+            continue
+        say(f"Installing {', '.join(packages)}")
+        if subprocess.run([*pip, *options, *packages], stdout=sys.stderr, check=False).returncode:
+            raise SetupError("The packages above could not be installed; see pip's messages. Run the same command to try again.")
+
+
+def environment_for(purpose: str, bpy_version: str | None = None) -> Path:
+    """The interpreter of the purpose's environment, which is made first if it is not there.
+
+    The folder's name ends in a hash of the pins, and a stamp is written into it last: changed pins or an
+    interrupted set-up never leave a half-right environment behind.
+    """
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        project = tomllib.load(file)
+    groups = project["dependency-groups"]
+    pins, without = requirements(groups, purpose), requirements(groups, f"{purpose}-no-deps")
+    if bpy_version:
+        pins = replace_pin(pins, "bpy", bpy_version)
+    debian = project["tool"]["prn"]["debian"]
+    install_libraries(debian.get(purpose, debian["capture"]))
+
+    digest = hashlib.sha256("\n".join([*pins, "", *without, "%d.%d" % PYTHON]).encode()).hexdigest()[:10]
+    folder = cache_folder() / f"{purpose}-{digest}"
+    stamp = folder / "ready"
+    if not stamp.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.with_suffix(".lock")):
+            if not stamp.exists():
+                make_environment(folder, pins, without)
+                stamp.touch()
+    return interpreter(folder)
+
+
+# ---- commands ----------------------------------------------------------------------------------------------------
+
+
+def run(python: Path, arguments: list[str]) -> int:
+    """Runs the environment's Python in the user's folder with this repository importable; its exit status."""
+    command = [str(python), "-P", *arguments]
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    if os.name == "nt":
+        return subprocess.run(command, env=environment, check=False).returncode
+    sys.stdout.flush()
+    os.execve(command[0], command, environment)  # so that signals and exit status are the command's own
+
+
+def capture(arguments: list[str]) -> int:
+    return run(environment_for("capture"), ["-m", "prn_blender.command_line", "capture", *arguments])
+
+
+def test(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="build.py test", description="Run the whole suite; other arguments go to pytest.")
+    parser.add_argument("--bpy", choices=BPY_VERSIONS, help="run under this Blender instead of the pinned one")
+    options, rest = parser.parse_known_args(arguments)
+    return run(environment_for("test", options.bpy), [str(ROOT / "tests" / "run.py"), *rest])
+
+
+def train(arguments: list[str]) -> int:
+    return run(environment_for("train"), ["-m", "training.train", *arguments])
+
+
+def evaluate(arguments: list[str]) -> int:
+    return run(environment_for("train"), ["-m", "training.evaluate", *arguments])
+
+
+COMMANDS = {
+    "capture": (capture, "a photograph to a face mesh: build.py capture INPUT [-o OUT] [--preview PNG]"),
+    "test": (test, "run the whole test suite: build.py test [--bpy VERSION] [pytest's arguments]"),
+    "evaluate": (evaluate, "measure the shipped weights: build.py evaluate --data FOLDER --json FILE"),
+    "train": (train, "train the network, or go on training it: build.py train --minutes N"),
+}
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="build.py", description="PRN Face Capture: one door to everything.", formatter_class=argparse.RawTextHelpFormatter,
+        epilog="commands:\n" + "\n".join(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items())
+               + "\n\n'build.py COMMAND --help' tells a command's options.")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="what to do, see below")
+    options = parser.parse_args(arguments[:1])
+    try:
+        return COMMANDS[options.command][0](arguments[1:])
+    except SetupError as error:
+        say(f"build.py: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
