@@ -1,0 +1,154 @@
+"""The fixed topology: what every texel of a position map means, and the meshes that follow from it.
+
+A UV position map (Feng et al., "Joint 3D Face Reconstruction and Dense Alignment with Position Map Regression
+Network", ECCV 2018) is a 256x256 image of 3D positions in which a texel is always the same point of the face. The face
+is MakeHuman's hm08 (CC0) from the scalp to the upper neck with the ears, laid out in UV by `training/uv_layout.py`:
+mirror-symmetric about the middle column, eyes and mouth standing open so that lids and lips are never neighbours.
+This module reads `hm08_face.npz` and `landmarks68.json` beside it and knows numpy only.
+
+Texel coordinates are (column, row), centres at integers, row 0 the scalp, column 0 at the viewer's left (the person's
+right). UV coordinates are Blender's: u right, v up, u = (column + 0.5) / 256, v = 1 - (row + 0.5) / 256.
+Head frame: metres, x to the viewer's right, y down, z away from the viewer, origin midway between the eyeballs.
+"""
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+
+SIZE = 256
+TOPOLOGY_VERSION = 1
+# Region weights of the loss, section 3.2 of the paper: 68 landmarks : eyes, nose, mouth : rest of the face : neck.
+LANDMARK_WEIGHT, FEATURE_WEIGHT, FACE_WEIGHT, NECK_WEIGHT = 16.0, 4.0, 3.0, 0.0
+STRIDES = (1, 2, 4)
+
+
+def sample(values: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
+    """Bilinear samples (N, C) of a map (H, W, C) at texel coordinates (N, 2) given as (column, row)."""
+    height, width = values.shape[:2]
+    column = np.clip(coordinates[:, 0], 0, width - 1)
+    row = np.clip(coordinates[:, 1], 0, height - 1)
+    left = np.minimum(column.astype(int), width - 2)
+    top = np.minimum(row.astype(int), height - 2)
+    right_share = (column - left).astype(values.dtype)[:, None]
+    bottom_share = (row - top).astype(values.dtype)[:, None]
+    upper = values[top, left] * (1 - right_share) + values[top, left + 1] * right_share
+    lower = values[top + 1, left] * (1 - right_share) + values[top + 1, left + 1] * right_share
+    return upper * (1 - bottom_share) + lower * bottom_share
+
+
+def texels_to_uv(coordinates: np.ndarray) -> np.ndarray:
+    """Texel coordinates (N, 2) as Blender's UVs (N, 2)."""
+    return (np.stack([coordinates[:, 0] + 0.5, SIZE - 0.5 - coordinates[:, 1]], 1) / SIZE).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A mesh whose vertices are points of the map."""
+
+    texel_coordinates: np.ndarray   # (V, 2) float32 (column, row)
+    quads: np.ndarray               # (F, 4) int32 into the vertices, counter-clockwise seen from outside
+
+    @cached_property
+    def uvs(self) -> np.ndarray:
+        """(V, 2) float32 UV coordinates, v up."""
+        return texels_to_uv(self.texel_coordinates)
+
+    def sample(self, position_map: np.ndarray) -> np.ndarray:
+        """Vertices (V, 3) of a position map (256, 256, 3), in the map's own frame and unit."""
+        return sample(position_map, self.texel_coordinates)
+
+
+class Topology:
+    """The topology of one model bundle; `load_topology()` gives the hm08 one."""
+
+    def __init__(self, folder: Path) -> None:
+        data = np.load(folder / "hm08_face.npz")
+        self.version = int(data["version"])
+        self.mask: np.ndarray = data["mask"]                        # (256, 256) texels on the face
+        self._texel_vertices = data["texel_vertices"].astype(np.int32)
+        self._texel_weights = data["texel_weights"]
+        self._face_quads = data["face_quads"].astype(np.int32)
+        self._face_uv = data["face_uv"]
+        self.mean = self.map_of(data["mean"])                       # (256, 256, 3) head frame, metres
+        with open(folder / "landmarks68.json", encoding="utf-8") as file:
+            self.landmarks = np.array(json.load(file)["texels"], np.float32)      # (68, 2) iBUG order
+
+    def map_of(self, vertices: np.ndarray) -> np.ndarray:
+        """Position map (256, 256, C) of values (V, C) on hm08's vertices above the shoulders (`ShapeSpace`).
+
+        Outside the mask the map goes on smoothly: nearest point of the outline, between the rims in eyes and mouth.
+        """
+        result = np.zeros((SIZE, SIZE, vertices.shape[1]), np.float32)
+        for corner in range(4):
+            result += vertices[self._texel_vertices[..., corner]] * self._texel_weights[..., corner, None]
+        return result
+
+    def landmarks_of(self, position_map: np.ndarray) -> np.ndarray:
+        """The 68 iBUG landmarks (68, 3) of a position map."""
+        return sample(position_map, self.landmarks)
+
+    @cached_property
+    def regions(self) -> dict[str, np.ndarray]:
+        """Named regions, each (256, 256) bool inside the mask; eye_left is the viewer's left."""
+        x, y, z = np.moveaxis(self.mean, -1, 0)
+        points = self.landmarks_of(self.mean)
+        mouth, nose, chin = points[48:68].mean(0), points[27:36].mean(0), points[8]
+        regions = {
+            "eye_left": ((x + 0.0315) / 0.024) ** 2 + (y / 0.016) ** 2 < 1,
+            "eye_right": ((x - 0.0315) / 0.024) ** 2 + (y / 0.016) ** 2 < 1,
+            "nose": (np.abs(x) < 0.012 + 0.012 * np.clip(y / 0.05, 0, 1)) & (y > 0.0) & (y < nose[1] + 0.030),
+            "mouth": ((x - mouth[0]) / 0.034) ** 2 + ((y - mouth[1]) / 0.019) ** 2 < 1,
+            "ears": np.abs(x) > 0.075,
+            "forehead": y < -0.040,
+            # What lies behind the jaw line and below the chin.
+            "neck": (y > 0.060) & (z > chin[2] + 0.022 + 0.9 * np.clip(chin[1] - y, 0, None)),
+        }
+        front = z < 0.03
+        for name in ("eye_left", "eye_right", "nose", "mouth"):
+            regions[name] = regions[name] & front
+        return {name: region & self.mask for name, region in regions.items()}
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """(256, 256) float32 weights of the loss; 0 outside the mask."""
+        weights = np.where(self.mask, FACE_WEIGHT, 0).astype(np.float32)
+        for name in ("eye_left", "eye_right", "nose", "mouth"):
+            weights[self.regions[name]] = FEATURE_WEIGHT
+        weights[self.regions["neck"]] = NECK_WEIGHT
+        rows, columns = np.mgrid[:SIZE, :SIZE]
+        for column, row in self.landmarks:
+            weights[(np.abs(columns - column) <= 1) & (np.abs(rows - row) <= 1) & self.mask] = LANDMARK_WEIGHT
+        return weights
+
+    @lru_cache(maxsize=len(STRIDES))
+    def grid(self, stride: int = 1) -> Grid:
+        """The position-map mesh: one vertex a masked texel (stride 1), or a cell of 2x2 or 4x4 masked texels.
+
+        Coarser levels take the cells' centres, so that every level is mirror-symmetric.
+        """
+        if stride not in STRIDES:
+            raise ValueError(f"stride must be one of {STRIDES}, not {stride}")
+        cells = SIZE // stride
+        whole = self.mask.reshape(cells, stride, cells, stride).all((1, 3))
+        squares = whole[:-1, :-1] & whole[1:, :-1] & whole[1:, 1:] & whole[:-1, 1:]
+        row, column = np.nonzero(squares)
+        corners = np.stack([row * cells + column, (row + 1) * cells + column,
+                            (row + 1) * cells + column + 1, row * cells + column + 1], 1)
+        used, quads = np.unique(corners, return_inverse=True)
+        centres = (np.stack([used % cells, used // cells], 1) + 0.5) * stride - 0.5
+        return Grid(centres.astype(np.float32), quads.reshape(-1, 4).astype(np.int32))
+
+    @lru_cache(maxsize=1)
+    def loops(self) -> Grid:
+        """hm08's own face topology (edge loops round eyes and mouth), sampled from the map at its vertices' UVs."""
+        return Grid((self._face_uv * SIZE - 0.5).astype(np.float32), self._face_quads)
+
+
+@lru_cache(maxsize=1)
+def load_topology() -> Topology:
+    """The hm08 topology that ships with the module."""
+    return Topology(Path(__file__).parent)
