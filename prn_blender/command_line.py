@@ -1,0 +1,172 @@
+"""The command line: `python -m prn_blender.command_line capture INPUT`, which `build.py capture` runs.
+
+Checks the request before anything heavy is imported, then picture -> faces -> scene -> file. Reads the picture and the
+weights, writes the output and the preview. A mistake of the user's gets one sentence on stderr: exit status 2 for a
+wrong request, 3 for no face found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from .prn.errors import CaptureError
+
+ENDINGS = (".blend", ".glb", ".fbx", ".obj", ".usd", ".usda", ".usdc")
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise CaptureError(f"{message[0].upper()}{message[1:]}: '{self.prog} --help' shows the options.")
+
+
+def which_faces(text: str) -> str | int:
+    if text in ("largest", "all"):
+        return text
+    if text.isdecimal() and int(text) >= 1:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is not largest, all, or a number from 1")
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = Parser(prog="capture", description="Make a textured face mesh from a photograph.")
+    parser.add_argument("input", metavar="INPUT", type=Path, help="photograph with a face in it")
+    parser.add_argument("-o", "--output", metavar="OUT", type=Path,
+                        help=f"file to write, its ending chooses the format: {', '.join(ENDINGS)} "
+                             "(default: INPUT's name with .blend, in the current folder)")
+    parser.add_argument("--preview", metavar="PNG", type=Path, help="also write a picture to judge the result by")
+    parser.add_argument("--face", metavar="largest|all|N", type=which_faces, default="largest",
+                        help="which faces: the largest (default), all, or the Nth largest")
+    parser.add_argument("--surface", choices=("fitted", "raw"), default="fitted",
+                        help="the clean surface (default), or the network's own")
+    parser.add_argument("--weights", metavar="FOLDER", type=Path, help="model bundle to use instead of the shipped one")
+    return parser.parse_args(arguments)
+
+
+def check_target(path: Path, endings: tuple[str, ...], option: str) -> None:
+    """Raises CaptureError if a file cannot be written there."""
+    if path.suffix.lower() not in endings:
+        raise CaptureError(f"{option} '{path}' has an ending that is not known: use one of {', '.join(endings)}.")
+    if path.is_dir():
+        raise CaptureError(f"{option} '{path}' is a folder: give the name of a file.")
+    if not path.parent.is_dir():
+        raise CaptureError(f"The folder '{path.parent}' does not exist: create it, or choose another place for {option}.")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError:
+        raise CaptureError(f"The folder '{path.parent}' cannot be written: choose another place for {option}.") from None
+
+
+def check_request(request: argparse.Namespace) -> None:
+    if request.input.is_dir():
+        raise CaptureError(f"'{request.input}' is a folder: give the name of a photograph.")
+    if not request.input.exists():
+        raise CaptureError(f"'{request.input}' does not exist: check the name of the photograph.")
+    if request.output is None:
+        request.output = Path(request.input.with_suffix(".blend").name)
+    check_target(request.output, ENDINGS, "the output")
+    if request.preview is not None:
+        check_target(request.preview, (".png",), "the preview")
+
+
+@contextlib.contextmanager
+def quiet_stdout():
+    """Blender's exporters print from C and Python alike; what is printed here is for the log, not for the user."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+class Stopwatch:
+    """Seconds per stage, in the order the stages ran."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.started = self.last = time.perf_counter()
+
+    def stage(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self.last
+        self.last = now
+
+    def __str__(self) -> str:
+        total = time.perf_counter() - self.started
+        return f"{total:.1f} s: " + ", ".join(f"{name} {value:.2f}" for name, value in self.seconds.items())
+
+
+def capture(arguments: list[str]) -> None:
+    request = parse(arguments)
+    check_request(request)
+    watch = Stopwatch()
+
+    from .prn.capture import capture_image
+    from .prn.engine import OnnxEngine
+    from .prn.texture import make_texture
+    from .prn.weights import load_bundle
+    watch.stage("start")
+    engine = OnnxEngine(load_bundle(request.weights))
+    watch.stage("weights")
+    faces = capture_image(request.input, faces=request.face, surface=request.surface, engine=engine)
+    watch.stage("capture")
+    textures = [make_texture(face) for face in faces]
+    watch.stage("texture")
+
+    written = []
+    if request.preview is not None:
+        from .prn.preview import write_preview
+        write_preview(request.preview, faces, textures)
+        written.append(request.preview)
+        watch.stage("preview")
+
+    with quiet_stdout():
+        from .scene.export import export
+        from .scene.face import build_face
+        from .scene.stage import new_stage
+        scene = new_stage()
+        watch.stage("Blender")
+        built = []
+        for face, texture in zip(faces, textures):
+            built.append(build_face(face, texture, scene, camera=built[0].camera if built else None))
+        watch.stage("scene")
+        written += export(request.output, [face.mesh for face in built])
+        watch.stage("file")
+
+    print(f"{len(faces)} {'face' if len(faces) == 1 else 'faces'} captured in {watch}")
+    for face in faces:
+        print(f"  yaw {face.yaw:.0f}°, pitch {face.pitch:.0f}°, roll {face.roll:.0f}°")
+    for path in written:
+        print(f"wrote {path}")
+
+
+def main(arguments: list[str]) -> int:
+    parser = Parser(prog="prn_blender", description="PRN Face Capture.")
+    parser.add_argument("command", choices=("capture",))
+    try:
+        parser.parse_args(arguments[:1])
+        capture(arguments[1:])
+    except CaptureError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
+    except OSError as error:
+        print(f"Could not write the result: {error.strerror or error}.", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # bpy can hang or crash while the interpreter shuts down
