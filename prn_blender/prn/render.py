@@ -62,7 +62,7 @@ def draw(vertices: np.ndarray, triangles: np.ndarray, width: int, height: int) -
     with np.errstate(divide="ignore", invalid="ignore"):
         slope1 = np.stack([edge2[:, 1], -edge2[:, 0]], 1) / area[:, None]
         slope2 = np.stack([-edge1[:, 1], edge1[:, 0]], 1) / area[:, None]
-    dx, dy = x - corners[owner, 0, 0], y - corners[owner, 0, 1]
+    dx, dy = x.astype(np.float32) - corners[owner, 0, 0], y.astype(np.float32) - corners[owner, 0, 1]
     weight1 = slope1[owner, 0] * dx + slope1[owner, 1] * dy
     weight2 = slope2[owner, 0] * dx + slope2[owner, 1] * dy
     inside = (weight1 >= -1e-4) & (weight2 >= -1e-4) & (weight1 + weight2 <= 1 + 1e-4)
@@ -94,3 +94,52 @@ def vertex_normals(vertices: np.ndarray, quads: np.ndarray) -> np.ndarray:
     faces = np.cross(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])
     normals = np.stack([np.bincount(quads.ravel(), np.repeat(faces[:, axis], 4), len(vertices)) for axis in range(3)], 1)
     return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+
+
+def shade(normals: np.ndarray) -> np.ndarray:
+    """(N, 1) brightness of a matt surface: a key light from above and the viewer's left, and some light all round.
+
+    normals (N, 3), unit, image frame; those that face the camera have negative z.
+    """
+    key = np.float32([-0.4, -0.55, -0.73])
+    return 0.32 + 0.68 * np.clip(normals @ key[:, None], 0, 1)
+
+
+class Picture:
+    """A mesh drawn once, to be coloured in several ways.
+
+    vertices (V, 3) in pixels of the picture; quads (F, 4) counter-clockwise from outside. Back sides are not drawn.
+    The mesh is drawn `smooth` times as large, so that edges come out clean.
+    """
+
+    def __init__(self, vertices: np.ndarray, quads: np.ndarray, width: int, height: int, smooth: int = 2) -> None:
+        self.size = width, height
+        self.large_size = width * smooth, height * smooth
+        large = ((vertices + (0.5, 0.5, 0)) * smooth - (0.5, 0.5, 0)).astype(np.float32)
+        triangles = triangulate(quads)
+        first, second, third = (large[triangles[:, corner], :2] for corner in range(3))
+        area = np.cross(second - first, third - first)
+        self.triangles = triangles[area < 0]
+        self.vertices, self.quads = large, quads
+        self.fragments = draw(large, self.triangles, *self.large_size)
+
+    def clay(self, background: np.ndarray) -> np.ndarray:
+        """The shaded surface without a texture. background (height, width, 3) uint8 RGB; returns the same shape."""
+        normals = self.fragments.interpolate(self.triangles, vertex_normals(self.vertices, self.quads).astype(np.float32))
+        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-6)
+        return self._over(background, shade(normals) * np.float32([196, 192, 188]))
+
+    def textured(self, background: np.ndarray, uvs: np.ndarray, texture: np.ndarray) -> np.ndarray:
+        """uvs (V, 2) in 0..1, v up; texture (N, N, 3) uint8 RGB; background and result as for clay."""
+        place = self.fragments.interpolate(self.triangles, uvs.astype(np.float32)) * (1, -1) + (0, 1)
+        place = (place * len(texture) - 0.5).astype(np.float32)
+        # remap takes maps of at most 32767 rows: one long list of pixels is folded.
+        folded = np.zeros((-(-len(place) // 1024) * 1024, 2), np.float32)
+        folded[:len(place)] = place
+        colours = cv2.remap(texture, folded.reshape(-1, 1024, 2), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return self._over(background, colours.reshape(-1, 3)[:len(place)])
+
+    def _over(self, background: np.ndarray, colours: np.ndarray) -> np.ndarray:
+        large = cv2.resize(background, self.large_size, interpolation=cv2.INTER_NEAREST)
+        large[self.fragments.covered] = colours
+        return cv2.resize(large, self.size, interpolation=cv2.INTER_AREA)
