@@ -1,0 +1,248 @@
+"""Photographs from disk: any usual file in, an upright 8-bit RGB array out, or one sentence on what is wrong with it.
+
+OpenCV decodes; this module reads the files' outlines itself, because OpenCV fills up a truncated JPEG with grey without
+a word, and forgets the orientation where it keeps the transparency. Reads the one file it is given.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .errors import CaptureError
+
+# Pictures are scaled down to this on loading: more pixels help neither the network nor a 2048 texture.
+MAX_LONG_SIDE = 4096
+MIN_SIDE = 16
+# Beyond this, decoding alone would take gigabytes.
+MAX_PIXELS = 300_000_000
+_MID_GREY = 128
+
+_READABLE = "use a JPEG, PNG or WebP photograph"
+
+
+@dataclass(frozen=True)
+class _Outline:
+    """What a file's own structure says about the picture, before it is decoded."""
+
+    width: int
+    height: int
+    orientation: int = 1  # EXIF's: 1 is upright
+
+
+class _Truncated(Exception):
+    """The file ends before its picture does."""
+
+
+def load_image(path: str | os.PathLike) -> np.ndarray:
+    """Load a photograph.
+
+    Returns (H, W, 3) uint8 RGB, turned upright as its EXIF orientation says, at most 4096 pixels on the long side.
+    Grey, 16-bit, palette and CMYK pictures become 8-bit RGB; transparent pixels are laid over mid grey.
+    Raises CaptureError if there is no such file, it is not a picture, it is truncated, or it is too small or too large.
+    """
+    path = Path(path)
+    name = f"'{path}'"
+    data = _read(path, name)
+    try:
+        outline = _outline(data)
+    except _Truncated:
+        raise CaptureError(f"{name} is truncated, its end is missing: copy or download it again.") from None
+    except (struct.error, IndexError):
+        raise CaptureError(f"{name} is damaged and cannot be read as a picture: {_READABLE}.") from None
+    if outline is not None and outline.width * outline.height > MAX_PIXELS:
+        raise CaptureError(
+            f"{name} has {outline.width} x {outline.height} pixels, which is too large: "
+            f"scale it down to at most {MAX_PIXELS // 1_000_000} megapixels."
+        )
+    image = _decode(data, outline)
+    if image is None:
+        raise CaptureError(f"{name} is not a picture that can be read: {_what_to_do(data)}.")
+    if min(image.shape[:2]) < MIN_SIDE:
+        raise CaptureError(
+            f"{name} has only {image.shape[1]} x {image.shape[0]} pixels: use a photograph in which the face "
+            f"is at least 40 pixels wide."
+        )
+    return image
+
+
+def _read(path: Path, name: str) -> bytes:
+    if path.is_dir():
+        raise CaptureError(f"{name} is a folder: give the name of a photograph.")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise CaptureError(f"{name} does not exist: check the name of the photograph.") from None
+    except OSError as error:
+        raise CaptureError(f"{name} cannot be read ({error.strerror}): check the file and its permissions.") from None
+    if not data:
+        raise CaptureError(f"{name} is empty: copy or download it again.")
+    return data
+
+
+def _what_to_do(data: bytes) -> str:
+    if data[4:8] == b"ftyp":
+        return "HEIC and AVIF pictures have to be saved as JPEG or PNG first"
+    return _READABLE
+
+
+def _decode(data: bytes, outline: _Outline | None) -> np.ndarray | None:
+    """The upright RGB picture, or None if OpenCV cannot make one of it."""
+    buffer = np.frombuffer(data, np.uint8)
+    try:
+        if outline is None:  # Any other format that OpenCV happens to know, as it comes.
+            image = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
+        elif data.startswith(b"\xff\xd8"):
+            # JPEG is decoded at a half, a quarter or an eighth straight away, so that memory stays bounded.
+            flags = cv2.IMREAD_COLOR
+            for factor, reduced in (
+                (2, cv2.IMREAD_REDUCED_COLOR_2),
+                (4, cv2.IMREAD_REDUCED_COLOR_4),
+                (8, cv2.IMREAD_REDUCED_COLOR_8),
+            ):
+                if max(outline.width, outline.height) >= factor * MAX_LONG_SIDE:
+                    flags = reduced
+            image = cv2.imdecode(buffer, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+        else:
+            image = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None
+    if image is None:
+        return None
+    if image.dtype == np.uint16:
+        image = cv2.convertScaleAbs(image, alpha=255 / 65535)
+    scale = MAX_LONG_SIDE / max(image.shape[:2])
+    if scale < 1:
+        size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    image = _to_rgb(image)
+    return np.ascontiguousarray(_turn_upright(image, outline.orientation if outline else 1))
+
+
+def _to_rgb(image: np.ndarray) -> np.ndarray:
+    if image.ndim == 2:
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+    if image.shape[2] == 3:
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    alpha = image[..., 3:].astype(np.float32) / 255
+    color = cv2.cvtColor(image, cv2.COLOR_BGRA2RGB)
+    return np.rint(color * alpha + _MID_GREY * (1 - alpha)).astype(np.uint8)
+
+
+def _turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """EXIF's eight orientations: 5 to 8 have rows and columns exchanged, the rest are mirrorings on top of that."""
+    if orientation in (5, 6, 7, 8):
+        image = image.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return image
+
+
+def _outline(data: bytes) -> _Outline | None:
+    """Walk a JPEG, PNG or WebP file from its first byte to its last. None for every other kind of file.
+
+    Raises _Truncated if the end is missing, struct.error or IndexError if the structure makes no sense.
+    """
+    if data.startswith(b"\xff\xd8\xff"):
+        return _outline_jpeg(data)
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _outline_png(data)
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return _outline_webp(data)
+    return None
+
+
+# A marker: not a stuffed zero, not a restart marker, not a fill byte.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+
+
+def _outline_jpeg(data: bytes) -> _Outline:
+    width = height = 0
+    orientation = 1
+    position = 2
+    while True:
+        # Searching, not stepping, also skips the coded picture that follows a scan's header.
+        match = _JPEG_MARKER.search(data, position)
+        if match is None:
+            raise _Truncated
+        marker = data[match.start() + 1]
+        if marker == 0xD9:
+            if not width:
+                raise IndexError("a JPEG without a picture")
+            return _Outline(width, height, orientation)
+        if match.end() + 2 > len(data):
+            raise _Truncated
+        (length,) = struct.unpack_from(">H", data, match.end())
+        position = match.end() + length
+        if position > len(data):
+            raise _Truncated
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", data, match.end() + 3)
+        elif marker == 0xE1 and data[match.end() + 2 : match.end() + 8] == b"Exif\0\0":
+            orientation = _exif_orientation(data[match.end() + 8 : position])
+
+
+def _outline_png(data: bytes) -> _Outline:
+    width, height = struct.unpack_from(">II", data, 16) if len(data) >= 24 else (0, 0)
+    orientation = 1
+    position = 8
+    while position + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, position)
+        kind = data[position + 4 : position + 8]
+        if kind == b"eXIf":
+            orientation = _exif_orientation(data[position + 8 : position + 8 + length])
+        position += 12 + length
+        if kind == b"IEND":
+            return _Outline(width, height, orientation)
+    raise _Truncated
+
+
+def _outline_webp(data: bytes) -> _Outline:
+    (size,) = struct.unpack_from("<I", data, 4)
+    if size + 8 > len(data):
+        raise _Truncated
+    width = height = 0
+    orientation = 1
+    position = 12
+    while position + 8 <= size + 8:
+        kind = data[position : position + 4]
+        (length,) = struct.unpack_from("<I", data, position + 4)
+        start = position + 8
+        if kind == b"VP8X":
+            width = 1 + int.from_bytes(data[start + 4 : start + 7], "little")
+            height = 1 + int.from_bytes(data[start + 7 : start + 10], "little")
+        elif kind == b"VP8 ":
+            width, height = (value & 0x3FFF for value in struct.unpack_from("<HH", data, start + 6))
+        elif kind == b"VP8L":
+            (bits,) = struct.unpack_from("<I", data, start + 1)
+            width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+        elif kind == b"EXIF":
+            # Some writers put JPEG's prefix before the EXIF data here as well.
+            orientation = _exif_orientation(data[start : start + length].removeprefix(b"Exif\0\0"))
+        position = start + length + (length & 1)
+    return _Outline(width, height, orientation)
+
+
+def _exif_orientation(exif: bytes) -> int:
+    """The orientation, 1 to 8, of EXIF data (a small TIFF file); 1 where it has none that makes sense."""
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None:
+        return 1
+    try:
+        (directory,) = struct.unpack_from(order + "I", exif, 4)
+        (count,) = struct.unpack_from(order + "H", exif, directory)
+        for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+            tag, _, _, value = struct.unpack_from(order + "HHIH", exif, entry)
+            if tag == 0x0112 and 1 <= value <= 8:
+                return value
+    except struct.error:
+        pass
+    return 1
