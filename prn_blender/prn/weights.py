@@ -1,0 +1,172 @@
+"""The model bundle: a folder with `prn.safetensors` and `prn.onnx`, verified before anything of it is used.
+
+The safetensors header is read by hand and holds the metadata, among them the hashes of both files' contents: no pickle
+is ever loaded, and a damaged, truncated or foreign file is told apart. Reads (and for training writes) that folder only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import struct
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import CaptureError
+from .position_map import TOPOLOGY_VERSION
+
+SAFETENSORS_NAME = "prn.safetensors"
+ONNX_NAME = "prn.onnx"
+
+_ITEM_SIZES = {"F16": 2, "F32": 4, "BF16": 2, "I64": 8, "I32": 4, "U8": 1}
+_REQUIRED = ("architecture", "topology_version", "input_size", "onnx_sha256", "tensors_sha256")
+# A header of ours has about 30 kB; a length beyond this is not a header's.
+_MAX_HEADER = 10_000_000
+
+_INSTALL_AGAIN = "install the weights again"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified model bundle."""
+
+    architecture: str
+    topology_version: int
+    input_size: int  # side of the crop that the network takes, pixels
+    metadata: dict[str, str]  # everything the bundle says about itself: sources, licence, date, figures (JSON), ...
+    onnx_path: Path
+    safetensors_path: Path
+
+
+def default_folder() -> Path:
+    """Where the shipped bundle is: inside the installed add-on, or beside the package in the repository."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "weights"
+    return installed if installed.is_dir() else package.parent / "weights"
+
+
+def load_bundle(folder: str | os.PathLike | None = None) -> Bundle:
+    """Verify the bundle in a folder (default: the shipped one) and describe it.
+
+    Raises CaptureError, in one sentence, if a file is missing, truncated, damaged, not one of ours, or made for another
+    topology. Reads every byte of both files (about 0.05 s), and loads neither of them into a network.
+    """
+    folder = default_folder() if folder is None else Path(folder)
+    safetensors_path, onnx_path = folder / SAFETENSORS_NAME, folder / ONNX_NAME
+    metadata = _verify_safetensors(_read(safetensors_path), f"The weights file '{safetensors_path}'")
+    if metadata["topology_version"] != str(TOPOLOGY_VERSION):
+        raise CaptureError(
+            f"The weights file '{safetensors_path}' is made for topology version {metadata['topology_version']}, and "
+            f"this program has version {TOPOLOGY_VERSION}: use the weights that came with the program."
+        )
+    if hashlib.sha256(_read(onnx_path)).hexdigest() != metadata["onnx_sha256"]:
+        raise CaptureError(
+            f"The weights file '{onnx_path}' is damaged, or does not belong to the {SAFETENSORS_NAME} beside it: "
+            f"{_INSTALL_AGAIN}."
+        )
+    return Bundle(
+        architecture=metadata["architecture"],
+        topology_version=int(metadata["topology_version"]),
+        input_size=int(metadata["input_size"]),
+        metadata=metadata,
+        onnx_path=onnx_path,
+        safetensors_path=safetensors_path,
+    )
+
+
+def write_bundle(
+    folder: str | os.PathLike, tensors: dict[str, np.ndarray], onnx: bytes, metadata: dict[str, Any]
+) -> None:
+    """Write a bundle: each file appears whole under its name or not at all.
+
+    tensors: stored as float16. onnx: the exported model's bytes. metadata: at least architecture and input_size, and
+    what a user should know (sources, licence, date, figures); values that are no strings are stored as JSON. The
+    topology version and the hashes are added here. Raises OSError if the folder cannot be written.
+    """
+    header: dict[str, Any] = {}
+    parts = []
+    offset = 0
+    for name, tensor in sorted(tensors.items()):
+        content = np.ascontiguousarray(tensor, np.dtype("<f2")).tobytes()
+        header[name] = {"dtype": "F16", "shape": list(tensor.shape), "data_offsets": [offset, offset + len(content)]}
+        offset += len(content)
+        parts.append(content)
+    data = b"".join(parts)
+    described = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
+    described["topology_version"] = str(TOPOLOGY_VERSION)
+    described["onnx_sha256"] = hashlib.sha256(onnx).hexdigest()
+    described["tensors_sha256"] = hashlib.sha256(data).hexdigest()
+    encoded = json.dumps({"__metadata__": described, **header}).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / ONNX_NAME, onnx)
+    _write(folder / SAFETENSORS_NAME, struct.pack("<Q", len(encoded)) + encoded + data)
+
+
+def _write(path: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        # mkstemp's files are for their owner alone; a bundle is for everybody who may read its folder.
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise CaptureError(f"The weights file '{path}' is missing: {_INSTALL_AGAIN}.") from None
+    except OSError as error:
+        raise CaptureError(
+            f"The weights file '{path}' cannot be read ({error.strerror}): check the file and its permissions."
+        ) from None
+
+
+def _verify_safetensors(content: bytes, name: str) -> dict[str, str]:
+    """The metadata of a safetensors file of ours. Raises CaptureError if anything about it is wrong."""
+    foreign = CaptureError(f"{name} is foreign, not one made for this program: use the weights that came with it.")
+    truncated = CaptureError(f"{name} is truncated, its end is missing: {_INSTALL_AGAIN}.")
+    damaged = CaptureError(f"{name} is damaged: {_INSTALL_AGAIN}.")
+
+    if len(content) < 9:
+        raise truncated
+    (length,) = struct.unpack_from("<Q", content)
+    if length > _MAX_HEADER or content[8:9] != b"{":
+        raise foreign
+    if 8 + length > len(content):
+        raise truncated
+    try:
+        header = json.loads(content[8 : 8 + length])
+    except (ValueError, RecursionError):
+        raise damaged from None
+    metadata = header.pop("__metadata__", None)
+    if not isinstance(metadata, dict) or any(not isinstance(metadata.get(key), str) for key in _REQUIRED):
+        raise foreign
+    end = 0
+    for tensor in header.values():
+        try:
+            start, stop = tensor["data_offsets"]
+            size = _ITEM_SIZES[tensor["dtype"]] * math.prod(tensor["shape"])
+        except (KeyError, TypeError, ValueError):
+            raise damaged from None
+        if start != end or stop - start != size:
+            raise damaged
+        end = stop
+    data = memoryview(content)[8 + length :]
+    if len(data) < end:
+        raise truncated
+    if hashlib.sha256(data).hexdigest() != metadata["tensors_sha256"] or not metadata["input_size"].isdecimal():
+        raise damaged
+    return metadata

@@ -1,0 +1,54 @@
+"""Makes small model bundles for the tests: real files of the real format, with a network that needs no training."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from prn_blender.prn.weights import write_bundle
+
+
+def constant_network(position_map: np.ndarray, expression: np.ndarray, input_name: str = "image") -> bytes:
+    """An ONNX model that gives the same position map (256, 256, 3) and expression (52,) for every crop."""
+    nodes = [
+        # 0 for each picture of the batch, whatever it shows, to spread the constants over the batch.
+        helper.make_node("ReduceMean", [input_name, "axes"], ["brightness"], keepdims=1),
+        helper.make_node("Mul", ["brightness", "zero"], ["zeros"]),
+        helper.make_node("Add", ["zeros", "map"], ["position_map"]),
+        helper.make_node("Squeeze", ["zeros", "last"], ["flat"]),
+        helper.make_node("Add", ["flat", "weights"], ["expression"]),
+    ]
+    constants = {
+        "axes": np.array([1, 2, 3]),
+        "last": np.array([2, 3]),
+        "zero": np.array(0, np.float32),
+        "map": position_map.astype(np.float32),
+        "weights": expression.astype(np.float32),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "constant",
+        [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, ["n", "s", "s", 3])],
+        [
+            helper.make_tensor_value_info("position_map", TensorProto.FLOAT, ["n", *position_map.shape]),
+            helper.make_tensor_value_info("expression", TensorProto.FLOAT, ["n", len(expression)]),
+        ],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def write_constant_bundle(folder: Path, position_map: np.ndarray, expression: np.ndarray | None = None) -> Path:
+    """A bundle whose network gives this position map (crop units) for every crop."""
+    expression = np.zeros(52) if expression is None else expression
+    tensors = {"b": np.arange(6.0).reshape(2, 3), "a": np.ones(4)}
+    write_bundle(
+        folder,
+        tensors,
+        constant_network(position_map, expression),
+        {"architecture": "constant", "input_size": "128", "licence": "CC0-1.0", "figures": {"mean": 5.5}},
+    )
+    return folder
