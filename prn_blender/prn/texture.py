@@ -1,0 +1,187 @@
+"""The face's texture, taken from the photo through the position map and completed where the photo does not show it.
+
+What the camera saw well is copied. What it did not see comes from the mirrored side of the face, in this side's light;
+what neither side shows grows in from its surroundings. At the outline, where hair and background begin, only what has
+the colour of this face's own skin is copied. numpy and OpenCV only; reads a capture, gives an array.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from .capture import FaceCapture
+from .position_map import SIZE, Topology
+
+SKIN_SAMPLES_FACING = 0.45  # a texel teaches the skin's colour when it faces the camera at least this much (cosine)
+DARKEST = 8.0  # added before logarithms of 0..255 colours: ratios in near-black shadows mean nothing
+
+
+def make_texture(face: FaceCapture, size: int = 2048) -> np.ndarray:
+    """The whole texture, (size, size, 3) uint8 sRGB RGB, in the topology's UV layout with v up (row 0 is v = 1)."""
+    mask = face.topology.mask
+    places = pull_push(face.position_map[..., :2], mask)
+    picture, places = cut_out(face.image, places, size)
+
+    colours = sample_picture(picture, places, SIZE)
+    direct = trust(face, colours, places, picture)
+    mirror = direct[:, ::-1] * (1 - direct)
+    light = mirror_light(colours, direct)
+
+    mirrored = np.clip(mirrored_colours(colours, light), 0, 255)
+    known = direct + mirror
+    seen = (colours * direct[..., None] + mirrored * mirror[..., None]) / np.maximum(known, 1e-3)[..., None]
+    grown = pull_push(seen, known)
+
+    # The same sum at the texture's own size; only the photo has detail, the rest is smooth.
+    def large(values: np.ndarray) -> np.ndarray:
+        return cv2.resize(values.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
+
+    fine = sample_picture(picture, places, size)
+    direct, mirror = large(direct)[..., None], large(mirror)[..., None]
+    texture = fine * direct
+    texture += mirrored_colours(fine, large(light)) * mirror
+    texture += large(grown) * (1 - direct - mirror)
+    return np.clip(texture + 0.5, 0, 255).astype(np.uint8)
+
+
+def pull_push(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Fills an image where its weights are low, smoothly from where they are high, by a pyramid of weighted means.
+
+    values (H, W, C), weights (H, W) in 0..1, H = W a power of two. Values of full weight stay. Returns float32.
+    """
+    weights = weights.astype(np.float32)[..., None]
+    levels = [(values.astype(np.float32) * weights, weights)]
+    while levels[-1][1].shape[0] > 1:
+        summed, weight = levels[-1]
+        rows = weight.shape[0] // 2
+        summed = summed.reshape(rows, 2, rows, 2, -1).sum((1, 3))
+        weight = weight.reshape(rows, 2, rows, 2, 1).sum((1, 3))
+        share = np.minimum(1, 1 / np.maximum(weight, 1e-12))  # a weight never counts for more than one texel
+        levels.append((summed * share, weight * share))
+    filled = levels[-1][0] / np.maximum(levels[-1][1], 1e-12)
+    for summed, weight in levels[-2::-1]:
+        coarse = cv2.resize(filled, weight.shape[:2], interpolation=cv2.INTER_LINEAR).reshape(summed.shape)
+        filled = summed + (1 - weight) * coarse
+    return filled
+
+
+def cut_out(image: np.ndarray, places: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The part of the photo that the face covers, no finer than the texture can hold, and the places in it.
+
+    places (256, 256, 2) x, y in pixels of the image. Returns the picture and places in pixels of that picture.
+    """
+    height, width = image.shape[:2]
+    low = np.clip(np.floor(places.min((0, 1))) - 4, 0, (width - 2, height - 2)).astype(int)
+    high = np.clip(np.ceil(places.max((0, 1))) + 5, low + 2, (width, height)).astype(int)
+    picture = image[low[1]:high[1], low[0]:high[0]]
+    step = np.median(np.linalg.norm(np.diff(places, axis=1), axis=-1)) * SIZE / size  # photo pixels a texel
+    shrink = np.array([1.0, 1.0])
+    if step > 1.5:
+        smaller = np.maximum(np.round(np.array(picture.shape[1::-1]) / step), 2).astype(int)
+        shrink = smaller / picture.shape[1::-1]
+        picture = cv2.resize(picture, smaller.tolist(), interpolation=cv2.INTER_AREA)
+    return picture, ((places - low + 0.5) * shrink - 0.5).astype(np.float32)
+
+
+def sample_picture(picture: np.ndarray, places: np.ndarray, size: int) -> np.ndarray:
+    """The picture's colours at the places (256, 256, 2), brought to (size, size, 3) texels, float32 0..255."""
+    if size != SIZE:
+        places = cv2.resize(places, (size, size), interpolation=cv2.INTER_LINEAR)
+    return cv2.remap(picture, places, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+
+
+def trust(face: FaceCapture, colours: np.ndarray, places: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    """How far each texel's colour in the photo is this face's, (256, 256) float32 in 0..1.
+
+    It has to face the camera, lie inside the photo, and towards the outline look like skin.
+    """
+    mask = face.topology.mask
+    facing = pull_push(face.visibility[..., None], mask)[..., 0]  # eyes and mouth take part with their rims' value
+    facing = cv2.GaussianBlur(facing, (0, 0), 1.5)
+    inside = ((places > -0.5) & (places < np.array(picture.shape[1::-1]) - 0.5)).all(-1)
+    inside = cv2.erode(inside.astype(np.float32), np.ones((5, 5)))
+    inner = inner_face(face.topology)
+    skin = skin_likeness(colours, normals_of(face.position_map, mask), facing * mask * inside, inner)
+    trusted = smooth_step(facing, 0.22, 0.5) * inside * (inner + (1 - inner) * skin)
+    return np.clip(cv2.GaussianBlur(trusted, (0, 0), 1.0), 0, 1)
+
+
+def inner_face(topology: Topology) -> np.ndarray:
+    """1 within the face's oval, falling to 0 at its outline, (256, 256) float32.
+
+    The oval is spanned by the landmarks of jaw and brows. In it brows, beards, moles and make-up belong to the face.
+    """
+    oval = np.zeros((SIZE, SIZE), np.uint8)
+    hull = cv2.convexHull(np.round(topology.landmarks[:27]).astype(np.int32))
+    cv2.fillConvexPoly(oval, hull, 1)
+    return smooth_step(cv2.distanceTransform(oval, cv2.DIST_L2, 5), 2, 16)
+
+
+def normals_of(position_map: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(256, 256, 3) unit normals of a position map, smoothed over a few texels; negative z faces the camera."""
+    surface = cv2.GaussianBlur(pull_push(position_map, mask), (0, 0), 2.0)
+    normals = np.cross(np.gradient(surface, axis=0), np.gradient(surface, axis=1))
+    return normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-9)
+
+
+def skin_likeness(colours: np.ndarray, normals: np.ndarray, facing: np.ndarray, inner: np.ndarray) -> np.ndarray:
+    """How well each texel's colour fits this face's skin under this photo's light, (256, 256) float32 in 0..1.
+
+    The skin's colour is a linear function of the normal (light from one side plus light all round), fitted to the inner
+    face by least squares that drop brows, lips and shadows as outliers.
+    """
+    lab = cv2.cvtColor(colours.clip(0, 255) / 255, cv2.COLOR_RGB2LAB)
+    design = np.concatenate([np.ones_like(normals[..., :1]), normals], -1)
+    teachers = (inner > 0.5) & (facing > SKIN_SAMPLES_FACING)
+    if teachers.sum() < 500:  # a profile, or a face cut off by the picture's edge
+        teachers = facing > 0.2
+    known, wanted = design[teachers], lab[teachers]
+    keep = np.ones(len(known), bool)
+    for _ in range(5):
+        # Ridge: where all teachers face one way, the light's direction is not determined and must not run away.
+        light = np.linalg.solve(known[keep].T @ known[keep] + 0.02 * keep.sum() * np.diag([0, 1, 1, 1]),
+                                known[keep].T @ wanted[keep])
+        residual = wanted - known @ light
+        centre = np.median(residual[keep], 0)
+        spread = 1.4826 * np.median(np.abs(residual[keep] - centre), 0) + (2.0, 1.0, 1.0)
+        keep = (np.abs(residual - centre) < 2.5 * spread).all(1)
+    distance = np.linalg.norm((lab - design @ light - centre) / spread, axis=-1)
+    likeness = 1 - smooth_step(distance, 2.5, 4.5)
+    # Single hairs over skin: a texel among strangers is a stranger.
+    likeness = cv2.erode(likeness, np.ones((3, 3)))
+    return cv2.GaussianBlur(connected(likeness, inner * smooth_step(facing, 0.2, 0.5)), (0, 0), 1.5)
+
+
+def connected(values: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """What of the values a path from the seeds reaches, where a path is as good as its worst texel.
+
+    (256, 256) float32 each. Skin-coloured things beyond the hair are not this face's skin.
+    """
+    allowed = np.maximum(values, seeds)
+    reached = seeds
+    while True:
+        grown = np.minimum(cv2.dilate(reached, np.ones((3, 3))), allowed)
+        if (grown == reached).all():
+            return np.minimum(reached, values)
+        reached = grown
+
+
+def mirror_light(colours: np.ndarray, direct: np.ndarray) -> np.ndarray:
+    """Logarithm of the factor that brings the mirrored side's light to this side's, (256, 256, 3).
+
+    Measured where both sides are seen, carried on smoothly to where only the other is.
+    """
+    both = direct * direct[:, ::-1]
+    logarithm = np.log(cv2.GaussianBlur(colours, (0, 0), 3).clip(0, 255) + DARKEST)
+    difference = pull_push(np.clip(logarithm - logarithm[:, ::-1], -1, 1), both)
+    return cv2.GaussianBlur(difference, (0, 0), 8)
+
+
+def mirrored_colours(colours: np.ndarray, light: np.ndarray) -> np.ndarray:
+    return (colours[:, ::-1] + DARKEST) * np.exp(light) - DARKEST
+
+
+def smooth_step(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    share = np.clip((values - low) / (high - low), 0, 1).astype(np.float32)
+    return share * share * (3 - 2 * share)
