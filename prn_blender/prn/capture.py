@@ -6,16 +6,30 @@ Reads the picture and the weights; writes nothing.
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from .crop import Crop
-from .detector import FaceBox
+from .crop import Crop, crop_from_face_box
+from .detector import FaceBox, detect_faces
+from .engine import OnnxEngine
+from .errors import CaptureError, NoFaceError
+from .image_io import MIN_SIDE, load_image
+from .pose import angles, fit_similarity_robustly
+from .position_map import SIZE, Topology, load_topology
+from .render import depth_buffer, vertex_normals
+from .weights import load_bundle
 
-if TYPE_CHECKING:
-    from .position_map import Topology
+# The usual distance between the eyes' centres of an adult, metres: one photograph cannot tell how large a head is.
+INTEROCULAR = 0.063
+_LEFT_EYE, _RIGHT_EYE = slice(36, 42), slice(42, 48)  # of the 68 landmarks
+# The visibility's z-buffer has this many pixels on the face's longer side: about a millimetre each.
+_BUFFER_SIZE = 192
 
 
 @dataclass
@@ -38,8 +52,170 @@ class FaceCapture:
     pixels_per_metre: float
     head_map: np.ndarray  # (256, 256, 3) float32, head frame: position_map with the head's pose taken off
     visibility: np.ndarray  # (256, 256) float32 in 0..1: cosine to the camera, 0 where another part hides it
-    yaw: float  # degrees; positive when the person turns to the viewer's left
-    pitch: float  # degrees
-    roll: float  # degrees
+    yaw: float  # degrees; positive when the face is turned to the viewer's left
+    pitch: float  # degrees; positive when it looks up
+    roll: float  # degrees; positive when it leans clockwise as the viewer sees it
     seconds: dict[str, float]  # how long each stage took
     topology: Topology
+
+
+def capture_image(
+    source: str | os.PathLike | np.ndarray,
+    *,
+    faces: Literal["largest", "all"] | int = "largest",
+    surface: Literal["fitted", "raw"] = "fitted",
+    interocular: float = INTEROCULAR,
+    engine: OnnxEngine | None = None,
+) -> list[FaceCapture]:
+    """Capture the faces of a photograph.
+
+    source: a file, or an array (H, W, 3) uint8 RGB. faces: the largest, all of them (largest first), or the number of
+    one, counted from the largest, which is 1. surface: "fitted" is clean, "raw" is what the network gave.
+    interocular: the real distance between the eyes' centres in metres, which sets the scale. engine: the network to
+    use; by default the shipped weights, which are loaded once.
+    Raises NoFaceError if there is no face, CaptureError if the picture, the weights or the face's number are wrong.
+    """
+    if surface not in ("fitted", "raw"):
+        raise ValueError(f"surface must be 'fitted' or 'raw', not {surface!r}")
+    if faces not in ("largest", "all") and (not isinstance(faces, int) or faces < 1):
+        raise ValueError(f"faces must be 'largest', 'all' or a number from 1, not {faces!r}")
+    started = time.perf_counter()
+    image, name = _picture(source)
+    loaded = time.perf_counter()
+    boxes = _choose(detect_faces(image), faces, name)
+    detected = time.perf_counter()
+    engine = engine or _default_engine()
+    crops = [crop_from_face_box(box) for box in boxes]
+    maps, expressions = run_network(image, crops, engine)
+    predicted = time.perf_counter()
+    seconds = {"load": loaded - started, "detect": detected - loaded, "network": predicted - detected}
+    return [
+        _place(image, box, crop, position_map, expression, surface, interocular, seconds)
+        for box, crop, position_map, expression in zip(boxes, crops, maps, expressions)
+    ]
+
+
+def run_network(image: np.ndarray, crops: list[Crop], engine: OnnxEngine) -> tuple[np.ndarray, np.ndarray]:
+    """Position maps (N, 256, 256, 3) in crop units and ARKit weights (N, 52) of N crops of a picture."""
+    return engine.run(np.stack([crop.cut(image, engine.input_size) for crop in crops]))
+
+
+@lru_cache(maxsize=1)
+def _default_engine() -> OnnxEngine:
+    return OnnxEngine(load_bundle())
+
+
+def _picture(source: str | os.PathLike | np.ndarray) -> tuple[np.ndarray, str]:
+    """The picture, and what to call it in a message."""
+    if not isinstance(source, np.ndarray):
+        return load_image(source), f"'{Path(source)}'"
+    if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or min(source.shape[:2]) < MIN_SIDE:
+        raise CaptureError(
+            f"The picture has shape {source.shape} and type {source.dtype}: give an array (height, width, 3) of "
+            f"uint8 RGB with at least {MIN_SIDE} pixels a side."
+        )
+    return source, "the picture"
+
+
+def _choose(boxes: list[FaceBox], faces: str | int, name: str) -> list[FaceBox]:
+    if not boxes:
+        raise NoFaceError(
+            f"No face found in {name}: use a photograph in which the face is upright, well lit and at least 40 "
+            f"pixels wide."
+        )
+    if faces == "all":
+        return boxes
+    number = 1 if faces == "largest" else faces
+    if number > len(boxes):
+        found = "only one face was" if len(boxes) == 1 else f"only {len(boxes)} faces were"
+        raise CaptureError(
+            f"Face {number} was asked for, but {found} found in {name}: choose a number from 1 to {len(boxes)}."
+        )
+    return [boxes[number - 1]]
+
+
+def _place(
+    image: np.ndarray,
+    box: FaceBox,
+    crop: Crop,
+    raw_crop_map: np.ndarray,
+    expression: np.ndarray,
+    surface: str,
+    interocular: float,
+    seconds: dict[str, float],
+) -> FaceCapture:
+    """From what the network says about one crop to the finished capture."""
+    started = time.perf_counter()
+    topology = load_topology()
+    raw_map = crop.to_image(raw_crop_map)
+    if surface == "fitted":
+        from . import face_fit
+
+        fit = face_fit.fit(raw_crop_map, expression)
+        position_map, expression = crop.to_image(fit.position_map), fit.expression
+        rotation, scale, translation = fit.rotation, fit.scale * crop.side, crop.to_image(fit.translation)
+    else:
+        position_map = raw_map
+        rotation, scale, translation = _pose(raw_map, topology)
+    fitted = time.perf_counter()
+
+    head_map = ((position_map - translation) @ rotation / scale).astype(np.float32)
+    landmarks = topology.landmarks_of(head_map)
+    eyes_apart = np.linalg.norm(landmarks[_LEFT_EYE].mean(0) - landmarks[_RIGHT_EYE].mean(0))
+    to_metric = interocular / float(eyes_apart)
+    yaw, pitch, roll = angles(rotation)
+    visibility = _visibility(position_map, topology)
+    ended = time.perf_counter()
+    return FaceCapture(
+        image=image,
+        box=box,
+        crop=crop,
+        position_map=position_map,
+        raw_position_map=raw_map,
+        expression=np.asarray(expression, np.float32),
+        rotation=np.asarray(rotation, np.float64),
+        translation=np.asarray(translation, np.float64),
+        pixels_per_metre=float(scale / to_metric),
+        head_map=head_map * np.float32(to_metric),
+        visibility=visibility,
+        yaw=yaw,
+        pitch=pitch,
+        roll=roll,
+        seconds=seconds | {"fit": fitted - started, "visibility": ended - fitted},
+        topology=topology,
+    )
+
+
+def _pose(position_map: np.ndarray, topology: Topology) -> tuple[np.ndarray, float, np.ndarray]:
+    """Rotation, scale and translation that carry the mean face (metres) onto a position map, by what is rigid in it."""
+    moves = topology.regions["mouth"] | topology.regions["neck"] | topology.regions["ears"]
+    nose_base = topology.landmarks_of(topology.mean)[33, 1]
+    # Below the nose the jaw moves, and every fourth texel tells as much as all of them.
+    rigid = topology.mask & ~moves & (topology.mean[..., 1] < nose_base)
+    some = np.zeros_like(rigid)
+    some[::4, ::4] = rigid[::4, ::4]
+    return fit_similarity_robustly(topology.mean[some], position_map[some], topology.weights[some])
+
+
+def _visibility(position_map: np.ndarray, topology: Topology) -> np.ndarray:
+    """(256, 256) float32: the cosine between surface and camera, 0 where it is turned away, hidden, or no face."""
+    grid = topology.grid(1)
+    vertices = grid.sample(position_map)
+    normals = vertex_normals(vertices, grid.quads)
+    facing = np.clip(-normals[:, 2], 0, 1)
+
+    low, high = vertices.min(0), vertices.max(0)
+    pixels = _BUFFER_SIZE / max(high[0] - low[0], high[1] - low[1], 1e-6)
+    coarse = topology.grid(2)
+    shift = np.array([low[0], low[1], 0])
+    depth = depth_buffer((coarse.sample(position_map) - shift) * pixels, coarse.quads, _BUFFER_SIZE, _BUFFER_SIZE)
+    placed = (vertices - shift) * pixels
+    column, row = np.clip(np.rint(placed[:, :2]).astype(int), 0, _BUFFER_SIZE - 1).T
+    # Within the rounding to a pixel a surface may fall away as much as it is inclined.
+    slope = np.sqrt(1 - facing**2) / np.maximum(facing, 0.1)
+    hidden = placed[:, 2] > depth[row, column] + 1.5 + slope
+
+    visibility = np.zeros((SIZE, SIZE), np.float32)
+    texels = grid.texel_coordinates.astype(int)
+    visibility[texels[:, 1], texels[:, 0]] = np.where(hidden, 0, facing)
+    return visibility
