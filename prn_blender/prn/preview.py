@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from .capture import FaceCapture
+from .openings import opening_grid, opening_vertices
 from .render import Picture
 
 PANEL = 400  # pixels
@@ -48,13 +49,16 @@ def preview_row(face: FaceCapture, texture: np.ndarray) -> np.ndarray:
     placed = Picture((in_photo - (*corner, 0)) * scale, grid.quads, PANEL, PANEL)
     over = cv2.addWeighted(photo, 0.55, placed.textured(photo, grid.uvs, wire_texture()), 0.45, 0)
 
-    head = grid.sample(face.head_map)
+    openings = opening_grid(face.topology)
+    quads = np.concatenate([grid.quads, openings.quads + len(grid.uvs)])
+    uvs = np.concatenate([grid.uvs, openings.uvs])
+    head = np.concatenate([grid.sample(face.head_map), opening_vertices(face.head_map, face.topology)])
     head = head - (head.min(0) + head.max(0)) / 2
     head *= 0.86 * PANEL / np.linalg.norm(np.ptp(head[:, :2], axis=0)) * 1.2
     backdrop = np.full((PANEL, PANEL, 3), BACKDROP, np.uint8)
-    views = [Picture(turned(head, angle) + (PANEL / 2, PANEL / 2, 0), grid.quads, PANEL, PANEL)
+    views = [Picture(turned(head, angle) + (PANEL / 2, PANEL / 2, 0), quads, PANEL, PANEL)
              for angle in (0, TURN, -TURN)]
-    panels = [photo, over, *(view.textured(backdrop, grid.uvs, texture) for view in views),
+    panels = [photo, over, *(view.textured(backdrop, uvs, texture) for view in views),
               *(view.clay(backdrop) for view in views[1:])]
     return np.concatenate(panels, 1)
 

@@ -11,27 +11,32 @@ import cv2
 import numpy as np
 
 from .capture import FaceCapture
+from .fill import pull_push
+from .openings import close_openings, opening_texels
 from .position_map import SIZE, Topology
 
 SKIN_SAMPLES_FACING = 0.45  # a texel teaches the skin's colour when it faces the camera at least this much (cosine)
+ABOVE_BROWS = 14  # texels from the landmarks of the brows to where the face's oval ends
 DARKEST = 8.0  # added before logarithms of 0..255 colours: ratios in near-black shadows mean nothing
 
 
 def make_texture(face: FaceCapture, size: int = 2048) -> np.ndarray:
     """The whole texture, (size, size, 3) uint8 sRGB RGB, in the topology's UV layout with v up (row 0 is v = 1)."""
     mask = face.topology.mask
-    places = pull_push(face.position_map[..., :2], mask)
-    picture, places = cut_out(face.image, places, size)
+    surface = close_openings(face.position_map, face.topology)
+    surface = pull_push(surface, mask | opening_texels(face.topology))
+    picture, places = cut_out(face.image, surface[..., :2], size)
 
     colours = sample_picture(picture, places, SIZE)
-    direct = trust(face, colours, places, picture)
+    direct, skin = trust(face, surface, colours, places, picture)
     mirror = direct[:, ::-1] * (1 - direct)
     light = mirror_light(colours, direct)
 
     mirrored = np.clip(mirrored_colours(colours, light), 0, 255)
     known = direct + mirror
     seen = (colours * direct[..., None] + mirrored * mirror[..., None]) / np.maximum(known, 1e-3)[..., None]
-    grown = pull_push(seen, known)
+    skin = np.minimum(1, skin * direct + skin[:, ::-1] * mirror)
+    grown = pull_push(seen, skin ** 2)  # only clear skin may grow: a little hair at the border would spread far
 
     # The same sum at the texture's own size; only the photo has detail, the rest is smooth.
     def large(values: np.ndarray) -> np.ndarray:
@@ -43,27 +48,6 @@ def make_texture(face: FaceCapture, size: int = 2048) -> np.ndarray:
     texture += mirrored_colours(fine, large(light)) * mirror
     texture += large(grown) * (1 - direct - mirror)
     return np.clip(texture + 0.5, 0, 255).astype(np.uint8)
-
-
-def pull_push(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Fills an image where its weights are low, smoothly from where they are high, by a pyramid of weighted means.
-
-    values (H, W, C), weights (H, W) in 0..1, H = W a power of two. Values of full weight stay. Returns float32.
-    """
-    weights = weights.astype(np.float32)[..., None]
-    levels = [(values.astype(np.float32) * weights, weights)]
-    while levels[-1][1].shape[0] > 1:
-        summed, weight = levels[-1]
-        rows = weight.shape[0] // 2
-        summed = summed.reshape(rows, 2, rows, 2, -1).sum((1, 3))
-        weight = weight.reshape(rows, 2, rows, 2, 1).sum((1, 3))
-        share = np.minimum(1, 1 / np.maximum(weight, 1e-12))  # a weight never counts for more than one texel
-        levels.append((summed * share, weight * share))
-    filled = levels[-1][0] / np.maximum(levels[-1][1], 1e-12)
-    for summed, weight in levels[-2::-1]:
-        coarse = cv2.resize(filled, weight.shape[:2], interpolation=cv2.INTER_LINEAR).reshape(summed.shape)
-        filled = summed + (1 - weight) * coarse
-    return filled
 
 
 def cut_out(image: np.ndarray, places: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -91,20 +75,22 @@ def sample_picture(picture: np.ndarray, places: np.ndarray, size: int) -> np.nda
     return cv2.remap(picture, places, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
 
 
-def trust(face: FaceCapture, colours: np.ndarray, places: np.ndarray, picture: np.ndarray) -> np.ndarray:
-    """How far each texel's colour in the photo is this face's, (256, 256) float32 in 0..1.
+def trust(face: FaceCapture, surface: np.ndarray, colours: np.ndarray, places: np.ndarray,
+          picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far each texel's colour in the photo is this face's, and how far it looks like skin.
 
-    It has to face the camera, lie inside the photo, and towards the outline look like skin.
+    Each (256, 256) float32 in 0..1. To be trusted a texel has to face the camera, lie inside the photo, and towards the
+    outline look like skin.
     """
     mask = face.topology.mask
-    facing = pull_push(face.visibility[..., None], mask)[..., 0]  # eyes and mouth take part with their rims' value
-    facing = cv2.GaussianBlur(facing, (0, 0), 1.5)
+    normals = normals_of(surface)
+    facing = facing_camera(face, normals)
     inside = ((places > -0.5) & (places < np.array(picture.shape[1::-1]) - 0.5)).all(-1)
     inside = cv2.erode(inside.astype(np.float32), np.ones((5, 5)))
     inner = inner_face(face.topology)
-    skin = skin_likeness(colours, normals_of(face.position_map, mask), facing * mask * inside, inner)
+    skin = skin_likeness(colours, normals, facing * mask * inside, inner)
     trusted = smooth_step(facing, 0.22, 0.5) * inside * (inner + (1 - inner) * skin)
-    return np.clip(cv2.GaussianBlur(trusted, (0, 0), 1.0), 0, 1)
+    return np.clip(cv2.GaussianBlur(trusted, (0, 0), 1.0), 0, 1), np.clip(cv2.erode(skin, np.ones((9, 9))), 0, 1)
 
 
 def inner_face(topology: Topology) -> np.ndarray:
@@ -113,16 +99,29 @@ def inner_face(topology: Topology) -> np.ndarray:
     The oval is spanned by the landmarks of jaw and brows. In it brows, beards, moles and make-up belong to the face.
     """
     oval = np.zeros((SIZE, SIZE), np.uint8)
-    hull = cv2.convexHull(np.round(topology.landmarks[:27]).astype(np.int32))
+    brows = topology.landmarks[17:27] - (0, ABOVE_BROWS)
+    hull = cv2.convexHull(np.round(np.concatenate([topology.landmarks[:27], brows])).astype(np.int32))
     cv2.fillConvexPoly(oval, hull, 1)
     return smooth_step(cv2.distanceTransform(oval, cv2.DIST_L2, 5), 2, 16)
 
 
-def normals_of(position_map: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def normals_of(surface: np.ndarray) -> np.ndarray:
     """(256, 256, 3) unit normals of a position map, smoothed over a few texels; negative z faces the camera."""
-    surface = cv2.GaussianBlur(pull_push(position_map, mask), (0, 0), 2.0)
+    surface = cv2.GaussianBlur(surface, (0, 0), 2.0)
     normals = np.cross(np.gradient(surface, axis=0), np.gradient(surface, axis=1))
     return normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-9)
+
+
+def facing_camera(face: FaceCapture, normals: np.ndarray) -> np.ndarray:
+    """The visibility, softened, and carried into eyes and mouth: (256, 256) float32 in 0..1.
+
+    An eye or a mouth is in sight where most of what surrounds it is.
+    """
+    mask, opening = face.topology.mask.astype(np.float32), opening_texels(face.topology)
+    seen = cv2.GaussianBlur((face.visibility > 0).astype(np.float32), (0, 0), 8) / cv2.GaussianBlur(mask, (0, 0), 8).clip(0.01)
+    around = np.clip(-normals[..., 2], 0, 1) * smooth_step(seen, 0.3, 0.6)
+    facing = np.where(opening, around, pull_push(face.visibility[..., None], mask)[..., 0])
+    return cv2.GaussianBlur(facing.astype(np.float32), (0, 0), 1.5)
 
 
 def skin_likeness(colours: np.ndarray, normals: np.ndarray, facing: np.ndarray, inner: np.ndarray) -> np.ndarray:
@@ -149,7 +148,7 @@ def skin_likeness(colours: np.ndarray, normals: np.ndarray, facing: np.ndarray, 
     distance = np.linalg.norm((lab - design @ light - centre) / spread, axis=-1)
     likeness = 1 - smooth_step(distance, 2.5, 4.5)
     # Single hairs over skin: a texel among strangers is a stranger.
-    likeness = cv2.erode(likeness, np.ones((3, 3)))
+    likeness = cv2.erode(likeness, np.ones((5, 5)))
     return cv2.GaussianBlur(connected(likeness, inner * smooth_step(facing, 0.2, 0.5)), (0, 0), 1.5)
 
 

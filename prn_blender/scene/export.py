@@ -24,8 +24,8 @@ def export(path: Path, faces: list[bpy.types.Object]) -> list[Path]:
     """
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
         main = Path(folder) / path.name
-        for face in bpy.context.view_layer.objects:
-            face.select_set(face in faces)
+        for piece in bpy.context.view_layer.objects:
+            piece.select_set(piece in faces or piece.parent in faces)
         bpy.context.view_layer.objects.active = faces[0]
         WRITERS[path.suffix.lower()](main, faces)
         pieces = sorted((piece for piece in Path(folder).rglob("*") if piece.is_file()), key=lambda piece: piece == main)

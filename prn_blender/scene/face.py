@@ -9,6 +9,7 @@ import numpy as np
 from mathutils import Matrix
 
 from ..prn.capture import FaceCapture
+from ..prn.openings import opening_grid, opening_vertices
 from . import camera as cameras
 from .frames import head_matrix, photo_to_world, to_blender
 from .image import pack_image
@@ -21,12 +22,13 @@ from .stage import frame_photo
 class BuiltFace:
     collection: bpy.types.Collection
     mesh: bpy.types.Object
+    openings: bpy.types.Object  # what stands in eyes and mouth, a child of the mesh
     camera: bpy.types.Object
 
 
 def build_face(capture: FaceCapture, texture: np.ndarray, scene: bpy.types.Scene, *, stride: int = 1,
                camera: bpy.types.Object | None = None) -> BuiltFace:
-    """One collection "Face" with the mesh, posed as in the photo, and the camera that saw it.
+    """One collection "Face" with the mesh, posed as in the photo, the photo's eyes and mouth, and the camera that saw it.
 
     The mesh is upright, in metres, facing -Y; the object's transform is the head's pose. texture (N, N, 3) uint8 sRGB.
     stride 1, 2 or 4 is the level of detail. camera: that of another face of the same photo, which is then used again;
@@ -45,12 +47,18 @@ def build_face(capture: FaceCapture, texture: np.ndarray, scene: bpy.types.Scene
     pixels_per_metre = width / camera.data.ortho_scale
     middle = np.array([camera.location.x, 0.0, camera.location.z])
 
-    grid = capture.topology.grid(stride)
-    mesh = build_mesh("Face", to_blender(grid.sample(capture.head_map)), grid.quads, grid.uvs)
-    mesh.materials.append(build_material("Face Skin", pack_image("Face Texture.png", texture)))
-    face = bpy.data.objects.new("Face", mesh)
+    topology = capture.topology
+    material = build_material("Face Skin", pack_image("Face Texture.png", texture))
+    grid = topology.grid(stride)
+    face = bpy.data.objects.new("Face", build_mesh("Face", to_blender(grid.sample(capture.head_map)), grid.quads, grid.uvs))
     face.matrix_world = Matrix(head_matrix(
         capture.rotation, capture.pixels_per_metre / pixels_per_metre,
         middle + photo_to_world(capture.translation, width, height, pixels_per_metre)))
-    collection.objects.link(face)
-    return BuiltFace(collection, face, camera)
+    grid = opening_grid(topology)
+    openings = bpy.data.objects.new("Eyes and Mouth", build_mesh(
+        "Eyes and Mouth", to_blender(opening_vertices(capture.head_map, topology)), grid.quads, grid.uvs))
+    openings.parent = face
+    for piece in (face, openings):
+        piece.data.materials.append(material)
+        collection.objects.link(piece)
+    return BuiltFace(collection, face, openings, camera)
