@@ -26,14 +26,13 @@ from prn_blender.prn.detector import FaceBox, detect_faces
 from prn_blender.prn.engine import OnnxEngine
 from prn_blender.prn.errors import CaptureError
 from prn_blender.prn.image_io import load_image
-from prn_blender.prn.position_map import load_topology
+from prn_blender.prn.position_map import SIZE, load_topology
 from prn_blender.prn.weights import load_bundle
 
 BINS = {"0-30": (0, 30), "30-60": (30, 60), "60-90": (60, np.inf)}
 INNER = slice(17, 68)  # without the jaw line, which conventions draw differently
 WAYS = ("box", "detector")
 SURFACES = ("fitted", "raw")
-ROUGHNESS_SIZE = 64
 
 
 @dataclass
@@ -113,22 +112,38 @@ def matching_box(boxes: list[FaceBox], face: Face) -> FaceBox | None:
     return max(filter(means, boxes), key=overlap, default=None)
 
 
-def roughness(position_map: np.ndarray, mask: np.ndarray) -> float:
+def roughness(grid: np.ndarray, mask: np.ndarray) -> float:
     """How bumpy a surface is: RMS angle in degrees between its normals and those of the same map, slightly blurred.
 
-    position_map (256, 256, 3) in any frame, mask (256, 256) bool. Both are reduced to 64 x 64; the blur has a sigma of
-    one texel and knows the mask; counted where the mask goes on for three texels to every side.
+    grid (64, 64, 3): a map as `face_fit.reading` reads it, in any frame; mask (64, 64) bool. The blur has a sigma of one
+    texel and knows the mask; counted where the mask goes on for three texels to every side.
     """
-    cells = len(mask) // ROUGHNESS_SIZE
-    split = (ROUGHNESS_SIZE, cells, ROUGHNESS_SIZE, cells)
-    small_mask = mask.reshape(split).all((1, 3))
-    small = position_map.reshape(*split, 3).mean((1, 3)).astype(np.float64)
-    share = small_mask.astype(np.float64)
-    blurred = cv2.GaussianBlur(small * share[..., None], (0, 0), 1)
+    share = mask.astype(np.float64)
+    blurred = cv2.GaussianBlur(grid * share[..., None], (0, 0), 1)
     blurred /= np.maximum(cv2.GaussianBlur(share, (0, 0), 1), 1e-9)[..., None]
-    counted = cv2.erode(small_mask.astype(np.uint8), np.ones((7, 7)), borderValue=0).astype(bool)
-    cosine = (_normals(small) * _normals(blurred)).sum(-1)[counted]
+    counted = cv2.erode(mask.astype(np.uint8), np.ones((7, 7)), borderValue=0).astype(bool)
+    cosine = (_normals(grid) * _normals(blurred)).sum(-1)[counted]
     return float(np.rad2deg(np.sqrt(np.mean(np.arccos(np.clip(cosine, -1, 1)) ** 2))))
+
+
+def true_roughness(people: int = 100) -> float:
+    """The mean roughness of random people's true maps: faces of the shape space, each with a few ARKit shapes at work."""
+    space = face_fit.load_shape_space()
+    mean, mask = face_fit.reading(space.mean), grid_mask()
+    rng = np.random.default_rng(0)
+    shapes = len(space.prior) - space.identities
+    values = []
+    for _ in range(people):
+        expression = rng.uniform(0, 1, shapes) * (rng.random(shapes) < 0.1)
+        coefficients = np.concatenate([rng.normal(size=space.identities), expression])
+        values.append(roughness(mean + space.offsets(coefficients).reshape(mean.shape), mask))
+    return float(np.mean(values))
+
+
+def grid_mask() -> np.ndarray:
+    """(64, 64) bool: the cells of `face_fit.reading` that lie wholly on the face."""
+    step = SIZE // face_fit.GRID
+    return load_topology().mask.reshape(face_fit.GRID, step, face_fit.GRID, step).all((1, 3))
 
 
 def _normals(position_map: np.ndarray) -> np.ndarray:
@@ -139,7 +154,7 @@ def _normals(position_map: np.ndarray) -> np.ndarray:
 
 def measure(faces: list[Face], engine: OnnxEngine) -> dict[str, list[float]]:
     """Fill in each face's figures. Returns the seconds that detection (an image), network and fit (a face) took."""
-    topology = load_topology()
+    topology, mask = load_topology(), grid_mask()
     seconds: dict[str, list[float]] = {"detect": [], "network": [], "fit": []}
     by_image: dict[Path, list[Face]] = {}
     for face in faces:
@@ -159,7 +174,7 @@ def measure(faces: list[Face], engine: OnnxEngine) -> dict[str, list[float]]:
                 for surface, position_map in maps.items():
                     face.nme[way, surface] = nme(crop.to_image(topology.landmarks_of(position_map)), face)
                     if way == "box":
-                        face.roughness[surface] = roughness(position_map, topology.mask)
+                        face.roughness[surface] = roughness(face_fit.reading(position_map), mask)
         if sys.stderr.isatty():
             print(f"\r{done + 1} of {len(by_image)} photographs", end="", file=sys.stderr, flush=True)
     if sys.stderr.isatty():
@@ -228,6 +243,7 @@ def summarise(faces: list[Face], seconds: dict[str, list[float]], engine: OnnxEn
         figures[way] = summarise_bins(whole, way, "fitted")
     figures["raw"] = {way: summarise_bins(whole, way, "raw") for way in WAYS}
     figures["roughness"] = {surface: _mean([face.roughness[surface] for face in whole]) for surface in SURFACES}
+    figures["roughness"]["true"] = round(true_roughness(), 3)
     figures["detected_boxes"] = summarise_boxes(whole)
     figures["others"] = {}
     for source in sorted({face.source for face in faces if face.yaw is None}):

@@ -15,12 +15,12 @@ from typing import Literal
 
 import numpy as np
 
+from . import face_fit
 from .crop import Crop, crop_from_face_box
 from .detector import FaceBox, detect_faces
 from .engine import OnnxEngine
 from .errors import CaptureError, NoFaceError
 from .image_io import MIN_SIDE, load_image
-from .pose import angles, fit_similarity_robustly
 from .position_map import SIZE, Topology, load_topology
 from .render import depth_buffer, vertex_normals
 from .weights import load_bundle
@@ -148,15 +148,14 @@ def _place(
     started = time.perf_counter()
     topology = load_topology()
     raw_map = crop.to_image(raw_crop_map)
+    # The raw surface takes its pose from the fit as well: it knows what in a face is identity, expression and pose.
+    fit = face_fit.fit(raw_crop_map, expression)
+    rotation, scale = fit.rotation, fit.scale * crop.side
+    translation = crop.to_image(fit.translation).astype(np.float64)
     if surface == "fitted":
-        from . import face_fit
-
-        fit = face_fit.fit(raw_crop_map, expression)
         position_map, expression = crop.to_image(fit.position_map), fit.expression
-        rotation, scale, translation = fit.rotation, fit.scale * crop.side, crop.to_image(fit.translation)
     else:
         position_map = raw_map
-        rotation, scale, translation = _pose(raw_map, topology)
     fitted = time.perf_counter()
 
     head_map = ((position_map - translation) @ rotation / scale).astype(np.float32)
@@ -174,7 +173,7 @@ def _place(
         raw_position_map=raw_map,
         expression=np.asarray(expression, np.float32),
         rotation=np.asarray(rotation, np.float64),
-        translation=np.asarray(translation, np.float64),
+        translation=translation,
         pixels_per_metre=float(scale / to_metric),
         head_map=head_map * np.float32(to_metric),
         visibility=visibility,
@@ -186,15 +185,16 @@ def _place(
     )
 
 
-def _pose(position_map: np.ndarray, topology: Topology) -> tuple[np.ndarray, float, np.ndarray]:
-    """Rotation, scale and translation that carry the mean face (metres) onto a position map, by what is rigid in it."""
-    moves = topology.regions["mouth"] | topology.regions["neck"] | topology.regions["ears"]
-    nose_base = topology.landmarks_of(topology.mean)[33, 1]
-    # Below the nose the jaw moves, and every fourth texel tells as much as all of them.
-    rigid = topology.mask & ~moves & (topology.mean[..., 1] < nose_base)
-    some = np.zeros_like(rigid)
-    some[::4, ::4] = rigid[::4, ::4]
-    return fit_similarity_robustly(topology.mean[some], position_map[some], topology.weights[some])
+def angles(rotation: np.ndarray) -> tuple[float, float, float]:
+    """Yaw, pitch and roll in degrees of a head's rotation (3, 3), signs and order as in AFLW2000-3D.
+
+    Yaw is positive when the face is turned to the viewer's left, pitch when it looks up, roll when it leans clockwise
+    as the viewer sees it; rotation = pitch about x, after yaw about y, after roll about z.
+    """
+    yaw = np.arcsin(np.clip(rotation[0, 2], -1, 1))
+    pitch = np.arctan2(rotation[1, 2], rotation[2, 2])
+    roll = np.arctan2(-rotation[0, 1], rotation[0, 0])
+    return float(np.rad2deg(yaw)), float(np.rad2deg(pitch)), float(np.rad2deg(roll))
 
 
 def _visibility(position_map: np.ndarray, topology: Topology) -> np.ndarray:
