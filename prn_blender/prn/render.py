@@ -133,8 +133,8 @@ class Picture:
         """uvs (V, 2) in 0..1, v up; texture (N, N, 3) uint8 RGB; background and result as for clay."""
         place = self.fragments.interpolate(self.triangles, uvs.astype(np.float32)) * (1, -1) + (0, 1)
         place = (place * len(texture) - 0.5).astype(np.float32)
-        # remap takes maps of at most 32767 rows: one long list of pixels is folded.
-        folded = np.zeros((-(-len(place) // 1024) * 1024, 2), np.float32)
+        # remap takes maps of at most 32767 rows, and none of 0: one long list of pixels is folded.
+        folded = np.zeros((len(place) // 1024 + 1, 1024, 2), np.float32).reshape(-1, 2)
         folded[:len(place)] = place
         colours = cv2.remap(texture, folded.reshape(-1, 1024, 2), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return self._over(background, colours.reshape(-1, 3)[:len(place)])

@@ -14,9 +14,11 @@ from .capture import FaceCapture
 from .fill import pull_push
 from .openings import close_openings, opening_texels
 from .position_map import SIZE, Topology
+from .render import depth_buffer
 
 SKIN_SAMPLES_FACING = 0.45  # a texel teaches the skin's colour when it faces the camera at least this much (cosine)
 ABOVE_BROWS = 14  # texels from the landmarks of the brows to where the face's oval ends
+OUTLINE_SIZE = 192  # pixels of the small picture in which the outline is found
 DARKEST = 8.0  # added before logarithms of 0..255 colours: ratios in near-black shadows mean nothing
 
 
@@ -87,7 +89,7 @@ def trust(face: FaceCapture, surface: np.ndarray, colours: np.ndarray, places: n
     facing = facing_camera(face, normals)
     inside = ((places > -0.5) & (places < np.array(picture.shape[1::-1]) - 0.5)).all(-1)
     inside = cv2.erode(inside.astype(np.float32), np.ones((5, 5)))
-    inner = inner_face(face.topology)
+    inner = inner_face(face.topology) * smooth_step(from_outline(face), 0.01, 0.04)
     skin = skin_likeness(colours, normals, facing * mask * inside, inner)
     trusted = smooth_step(facing, 0.22, 0.5) * inside * (inner + (1 - inner) * skin)
     return np.clip(cv2.GaussianBlur(trusted, (0, 0), 1.0), 0, 1), np.clip(cv2.erode(skin, np.ones((9, 9))), 0, 1)
@@ -103,6 +105,23 @@ def inner_face(topology: Topology) -> np.ndarray:
     hull = cv2.convexHull(np.round(np.concatenate([topology.landmarks[:27], brows])).astype(np.int32))
     cv2.fillConvexPoly(oval, hull, 1)
     return smooth_step(cv2.distanceTransform(oval, cv2.DIST_L2, 5), 2, 16)
+
+
+def from_outline(face: FaceCapture) -> np.ndarray:
+    """How far each texel lies inside the face's outline in the photo, as a part of the face's size, (256, 256) float32.
+
+    Near the outline a small error of the surface already shows the background.
+    """
+    grid = face.topology.grid(2)
+    vertices = grid.sample(face.position_map)
+    low, high = vertices[:, :2].min(0), vertices[:, :2].max(0)
+    scale = (OUTLINE_SIZE - 7) / (high - low).max()
+    depth = depth_buffer((vertices - (*low, 0)) * scale + (3, 3, 0), grid.quads, OUTLINE_SIZE, OUTLINE_SIZE)
+    contours, _ = cv2.findContours(np.isfinite(depth).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    covered = cv2.drawContours(np.zeros(depth.shape, np.uint8), contours, -1, 1, cv2.FILLED)  # eyes and mouth as well
+    distance = cv2.distanceTransform(covered, cv2.DIST_L2, 5) / OUTLINE_SIZE
+    places = ((face.position_map[..., :2] - low) * scale + 3).astype(np.float32)
+    return cv2.remap(distance, places, None, cv2.INTER_LINEAR)
 
 
 def normals_of(surface: np.ndarray) -> np.ndarray:

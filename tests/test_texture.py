@@ -1,0 +1,89 @@
+"""The texture against a face whose texture is known: right where the photo shows it, clean where it does not."""
+
+import cv2
+import numpy as np
+import pytest
+
+from exact_face import BACKGROUND, HEIGHT, WIDTH, exact_face, skin_texture
+from prn_blender.prn.fill import pull_push
+from prn_blender.prn.texture import make_texture
+
+SIZE = 512
+
+
+def difference(texture: np.ndarray) -> np.ndarray:
+    """(256, 256) largest difference from the known texture over the channels, at texel size."""
+    small = cv2.resize(texture, (256, 256), interpolation=cv2.INTER_AREA).astype(float)
+    known = cv2.resize(skin_texture(), (256, 256), interpolation=cv2.INTER_AREA).astype(float)
+    return np.abs(small - known).max(-1)
+
+
+@pytest.mark.parametrize("yaw", [0, 30, -50])
+def test_what_the_photo_shows_is_copied(yaw):
+    face = exact_face(yaw)
+    wrong = difference(make_texture(face, SIZE))
+    seen = cv2.erode(face.visibility, np.ones((7, 7))) > 0.6
+    assert seen.sum() > 5000
+    # A texel of the far cheek may be a third of a pixel of the photo: dots are blurred, tones are not.
+    assert np.median(wrong[seen]) < 3 and np.percentile(wrong[seen], 90) < 12
+
+
+@pytest.mark.parametrize("yaw", [0, 35, -60])
+def test_no_background_on_the_skin(yaw):
+    face = exact_face(yaw)
+    texture = cv2.resize(make_texture(face, SIZE), (256, 256), interpolation=cv2.INTER_AREA).astype(int)
+    greenness = texture[..., 1] - texture[..., 0]  # skin: about -45; background: +180
+    assert greenness[face.topology.mask].max() < 0
+
+
+def test_the_hidden_side_comes_from_the_mirror():
+    face = exact_face(50)
+    side = np.s_[60:200, 30:70], np.s_[60:200, 186:226]
+    hidden = side[0] if face.visibility[side[0]].mean() < face.visibility[side[1]].mean() else side[1]
+    assert face.visibility[hidden].mean() < 0.25
+    assert np.median(difference(make_texture(face, SIZE))[hidden]) < 8
+
+
+def test_light_from_one_side_leaves_no_seam():
+    face = exact_face(40)
+    shade = np.linspace(0.45, 1.1, WIDTH)[None, :, None]
+    lit = np.clip(face.image * shade, 0, 255).astype(np.uint8)
+    face.image[:] = lit
+    texture = cv2.resize(make_texture(face, SIZE), (256, 256), interpolation=cv2.INTER_AREA)
+    tone = cv2.GaussianBlur(texture.astype(np.float32).mean(-1), (0, 0), 4)
+    steps = np.abs(np.diff(tone, axis=1))[90:190, 40:216]
+    assert steps.max() < 6  # grey levels from one texel to the next; the sides differ by up to 70
+
+
+def test_hair_beside_the_face_is_not_skin():
+    face = exact_face(0)
+    rows = np.mgrid[:HEIGHT, :WIDTH][0]
+    forehead = face.position_map[np.argmax(face.topology.mask[:, 128]) + 30, 128, 1]
+    face.image[rows < forehead] = 45, 30, 22
+    texture = cv2.resize(make_texture(face, SIZE), (256, 256), interpolation=cv2.INTER_AREA)
+    assert texture[face.topology.mask].min(0)[0] > 100  # dots are about 150, hair is 45
+
+
+def test_a_face_cut_off_by_the_photo_is_completed():
+    face = exact_face(0, place=(20.0, 200.0))  # the middle line is at the left edge
+    texture = make_texture(face, SIZE)
+    assert np.median(difference(texture)[60:200, 40:216]) < 6
+
+
+def test_size_and_type():
+    texture = make_texture(exact_face(10))
+    assert texture.shape == (2048, 2048, 3) and texture.dtype == np.uint8
+
+
+def test_pull_push_keeps_what_is_known_and_fills_smoothly():
+    values = np.zeros((64, 64, 1), np.float32)
+    values[:, 40:] = 10
+    weights = np.zeros((64, 64), np.float32)
+    weights[:, :20] = weights[:, 40:] = 1
+    filled = pull_push(values, weights)[..., 0]
+    assert (filled[:, :20] == 0).all() and (filled[:, 40:] == 10).all()
+    assert (np.diff(filled[32]) > -0.5).all() and 0 < filled[32, 30] < 10
+
+
+def test_background_is_seen_by_the_test():
+    assert (exact_face(0).image[2, 2] == BACKGROUND).all()
