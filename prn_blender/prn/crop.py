@@ -43,40 +43,35 @@ class Crop:
         (row + 0.5) / size - 0.5).
         """
         height, width = image.shape[:2]
-        # In texels of the crop per pixel: below 1 means shrinking, which has to average pixels or it aliases.
-        scale = size / self.side
         left = self.center_x - self.side / 2
         top = self.center_y - self.side / 2
-        if scale < 1:
-            # Only the part that the crop can touch is smoothed: a portrait may be a hundred times the crop's size.
-            margin = int(np.ceil(2 / scale)) + 1
-            x0 = int(np.clip(np.floor(left) - margin, 0, width - 1))
-            y0 = int(np.clip(np.floor(top) - margin, 0, height - 1))
-            x1 = int(np.clip(np.ceil(left + self.side) + margin, x0 + 1, width))
-            y1 = int(np.clip(np.ceil(top + self.side) + margin, y0 + 1, height))
-            part = image[y0:y1, x0:x1]
-            small_width = max(1, round((x1 - x0) * scale))
-            small_height = max(1, round((y1 - y0) * scale))
-            part = cv2.resize(part, (small_width, small_height), interpolation=cv2.INTER_AREA)
-            scale_x, scale_y = small_width / (x1 - x0), small_height / (y1 - y0)
-        else:
-            part, x0, y0, scale_x, scale_y = image, 0, 0, 1.0, 1.0
-        # Pixel p of the image has its centre at p, so p + 0.5 counts from the edge; the same holds for `part`.
-        step = self.side / size
+        step = self.side / size  # pixels a texel
+        # Only the part that the crop can touch is worked on: a photograph may be a hundred times as large.
+        margin = int(np.ceil(2 * step)) + 2
+        x0 = int(np.clip(np.floor(left) - margin, 0, width - 1))
+        y0 = int(np.clip(np.floor(top) - margin, 0, height - 1))
+        x1 = int(np.clip(np.ceil(left + self.side) + margin, x0 + 1, width))
+        y1 = int(np.clip(np.ceil(top + self.side) + margin, y0 + 1, height))
+        part = image[y0:y1, x0:x1]
+        scale_x = scale_y = 1.0
+        if step > 1:  # Shrinking has to average pixels, or fine patterns alias.
+            small = max(1, round((x1 - x0) / step)), max(1, round((y1 - y0) / step))
+            scale_x, scale_y = small[0] / (x1 - x0), small[1] / (y1 - y0)
+            part = cv2.resize(part, small, interpolation=cv2.INTER_AREA)
+        # Pixel p has its centre at p, so that p + 0.5 counts from the edge; the same holds for the shrunk part.
         matrix = np.array(
             [
                 [step * scale_x, 0, (left + 0.5 * step + 0.5 - x0) * scale_x - 0.5],
                 [0, step * scale_y, (top + 0.5 * step + 0.5 - y0) * scale_y - 0.5],
             ]
         )
-        crop = cv2.warpAffine(
-            part,
+        return cv2.warpAffine(
+            part.astype(np.float32) / 255,
             matrix,
             (size, size),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        return crop.astype(np.float32) / 255
 
     def to_image(self, points: np.ndarray) -> np.ndarray:
         """Carry points (..., 3) from the crop frame to the image frame (z is scaled like x and y). Returns float32."""
