@@ -1,0 +1,87 @@
+"""Crops carry points there and back exactly, show what lies there, and do not alias."""
+
+import numpy as np
+import pytest
+
+from prn_blender.prn.crop import Crop, crop_from_face_box, crop_from_landmark_box
+from prn_blender.prn.detector import FaceBox
+
+
+def gradient(height: int, width: int) -> np.ndarray:
+    """A picture whose red says the column and whose green says the row."""
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([columns, rows, np.zeros_like(rows)], 2).astype(np.uint8)
+
+
+def test_there_and_back():
+    crop = Crop(123.4, 56.7, 89.0)
+    points = np.random.default_rng(0).normal(0, 0.4, (5, 7, 3))
+    there = crop.to_image(points)
+    assert there.shape == points.shape and there.dtype == np.float32
+    np.testing.assert_allclose(crop.from_image(there), points, atol=1e-5)
+    np.testing.assert_allclose(crop.to_image(np.zeros(3)), [123.4, 56.7, 0], rtol=1e-6)
+    # z grows with the crop's side like x and y, so that the shape stays a similar one.
+    np.testing.assert_allclose(crop.to_image(np.array([0, 0, 0.5])), [123.4, 56.7, 44.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("side", [40.0, 64.0, 100.0, 180.0])
+@pytest.mark.parametrize("size", [64, 128])
+def test_a_texel_shows_the_point_it_stands_for(side, size):
+    crop = Crop(121.3, 117.8, side)
+    cut = crop.cut(gradient(240, 240), size)
+    assert cut.shape == (size, size, 3) and cut.dtype == np.float32
+    rows, columns = np.mgrid[:size, :size]
+    texels = np.stack([(columns + 0.5) / size - 0.5, (rows + 0.5) / size - 0.5, np.zeros((size, size))], 2)
+    expected = crop.to_image(texels)[..., :2]
+    assert np.abs(cut[..., :2] * 255 - expected).max() < 1.0
+    assert abs((cut[..., :2] * 255 - expected).mean()) < 0.05
+
+
+def test_a_crop_of_the_same_scale_copies_pixels():
+    image = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
+    # 16 pixels, centred between pixels 7 and 8 from (10, 20): pixels 10..25 and 20..35.
+    cut = Crop(17.5, 27.5, 16).cut(image, 16)
+    np.testing.assert_allclose(cut * 255, image[20:36, 10:26], atol=1e-3)
+
+
+def test_outside_the_image_the_edge_goes_on():
+    image = np.full((40, 40, 3), 90, np.uint8)
+    image[:, 0] = 200
+    cut = Crop(0, 20, 40).cut(image, 40)
+    np.testing.assert_allclose(cut[:, :19] * 255, 200, atol=1)
+    np.testing.assert_allclose(cut[:, 22:] * 255, 90, atol=1)
+
+
+@pytest.mark.parametrize("center", [(-500.0, 20.0), (20.0, 900.0), (5000.0, -5000.0)])
+@pytest.mark.parametrize("side", [10.0, 300.0])
+def test_a_crop_wholly_outside_is_no_error(center, side):
+    cut = Crop(*center, side).cut(np.full((40, 40, 3), 90, np.uint8), 32)
+    np.testing.assert_allclose(cut * 255, 90, atol=1e-3)
+
+
+def test_fine_patterns_become_grey_when_shrunk():
+    checks = (np.indices((1024, 1024)).sum(0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, 2)
+    cut = Crop(512, 512, 900).cut(checks, 128)
+    assert np.abs(cut - 0.5).max() < 0.05
+
+
+def test_a_crop_is_the_same_wherever_the_image_ends():
+    image = np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8)
+    whole = Crop(450, 450, 500).cut(image, 64)
+    # The cut-out begins at pixel 150, so the same crop lies 150 pixels further up and left in it.
+    moved = Crop(300, 300, 500).cut(image[150:750, 150:750], 64)
+    assert np.abs(moved - whole).mean() < 0.02
+
+
+def test_crop_from_landmarks():
+    crop = crop_from_landmark_box(100, 200, 180, 300)
+    assert (crop.center_x, crop.center_y) == (140, 250)
+    assert crop.side == pytest.approx(1.6 * np.sqrt(80 * 100))
+
+
+def test_crop_from_a_detected_box():
+    crop = crop_from_face_box(FaceBox(100, 200, 116, 116, 1.0))
+    # The detector's box is larger than the landmarks' and reaches further up.
+    assert crop.side == pytest.approx(160)
+    assert crop.center_x == pytest.approx(158)
+    assert crop.center_y == pytest.approx(275)
