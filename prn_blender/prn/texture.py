@@ -192,7 +192,9 @@ def mirror_light(colours: np.ndarray, direct: np.ndarray) -> np.ndarray:
     """
     both = direct * direct[:, ::-1]
     logarithm = np.log(cv2.GaussianBlur(colours, (0, 0), 3).clip(0, 255) + DARKEST)
-    difference = pull_push(np.clip(logarithm - logarithm[:, ::-1], -1, 1), both)
+    difference = np.clip(logarithm - logarithm[:, ::-1], -1, 1)
+    grey = difference.mean(-1, keepdims=True)
+    difference = pull_push(grey + 0.3 * (difference - grey), both)  # light differs in strength more than in hue
     return cv2.GaussianBlur(difference, (0, 0), 8)
 
 

@@ -24,6 +24,7 @@ def export(path: Path, faces: list[bpy.types.Object]) -> list[Path]:
     """
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
         main = Path(folder) / path.name
+        bpy.context.view_layer.update()  # objects that were just linked cannot be selected before
         for piece in bpy.context.view_layer.objects:
             piece.select_set(piece in faces or piece.parent in faces)
         bpy.context.view_layer.objects.active = faces[0]

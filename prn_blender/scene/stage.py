@@ -9,6 +9,7 @@ def new_stage() -> bpy.types.Scene:
     scene = bpy.context.scene
     scene.name = "Face Capture"
     scene.view_settings.view_transform = "Standard"
+    scene.render.film_transparent = True
     scene.world = bpy.data.worlds.new("Even Light")
     scene.world.use_nodes = True
     scene.world.node_tree.nodes["Background"].inputs["Color"].default_value = 1.0, 1.0, 1.0, 1.0

@@ -1,0 +1,65 @@
+"""Every format: written whole, read back with its geometry and its texture. Needs bpy."""
+
+import bpy
+import numpy as np
+import pytest
+
+from exact_face import exact_face, skin_texture
+from prn_blender.scene.export import export
+from prn_blender.scene.face import build_face
+from prn_blender.scene.stage import new_stage
+
+IMPORTERS = {
+    ".glb": lambda path: bpy.ops.import_scene.gltf(filepath=path),
+    ".fbx": lambda path: bpy.ops.import_scene.fbx(filepath=path),
+    ".obj": lambda path: bpy.ops.wm.obj_import(filepath=path),
+    ".usd": lambda path: bpy.ops.wm.usd_import(filepath=path),
+    ".usda": lambda path: bpy.ops.wm.usd_import(filepath=path),
+    ".usdc": lambda path: bpy.ops.wm.usd_import(filepath=path),
+    ".blend": lambda path: bpy.ops.wm.open_mainfile(filepath=path),
+}
+
+
+@pytest.mark.parametrize("ending", IMPORTERS)
+def test_what_is_written_is_read_back(tmp_path, ending):
+    face = exact_face(30)
+    built = build_face(face, skin_texture(), new_stage(), stride=4)
+    path = tmp_path / f"Jane Doe{ending}"
+    written = export(path, [built.mesh])
+    assert written[-1] == path and sorted(written) == sorted(piece for piece in tmp_path.rglob("*") if piece.is_file())
+    assert built.mesh.active_material.node_tree.nodes["Image Texture"].image.packed_file  # the scene stays as it was
+
+    new_stage()
+    IMPORTERS[ending](str(path))
+    bpy.context.view_layer.update()
+    mesh = next(piece for piece in bpy.data.objects if piece.type == "MESH" and piece.name.startswith("Face"))
+    assert len(mesh.data.polygons) in (len(face.topology.grid(4).quads), 2 * len(face.topology.grid(4).quads))
+    assert len([piece for piece in bpy.data.objects if piece.type == "MESH"]) == 2
+    corners = np.array([mesh.matrix_world @ vertex.co for vertex in mesh.data.vertices])
+    assert 0.15 < np.ptp(corners[:, 2]) < 0.35  # metres, and upright in Blender again
+    turned = mesh.matrix_world.to_3x3().normalized().to_euler().z
+    assert abs(np.degrees(turned)) == pytest.approx(0 if ending == ".obj" else 30, abs=0.1)
+    images = [node.image for slot in mesh.material_slots for node in slot.material.node_tree.nodes if node.type == "TEX_IMAGE"]
+    assert images and all(image.has_data or image.pixels[0] >= 0 for image in images)
+    assert tuple(images[0].size) == (512, 512)
+
+
+def test_two_captures_in_one_folder_keep_their_own_textures(tmp_path):
+    built = build_face(exact_face(), skin_texture(), new_stage(), stride=4)
+    first = export(tmp_path / "first.obj", [built.mesh])
+    second = export(tmp_path / "second.obj", [built.mesh])
+    assert not set(first) & set(second)
+
+
+def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
+    from prn_blender.scene import export as module
+
+    def fails(path, faces):
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(module.WRITERS, ".glb", fails)
+    built = build_face(exact_face(), skin_texture(), new_stage(), stride=4)
+    with pytest.raises(OSError):
+        export(tmp_path / "face.glb", [built.mesh])
+    assert list(tmp_path.iterdir()) == []
