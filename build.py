@@ -185,7 +185,7 @@ def train(arguments: list[str]) -> int:
 
 
 def evaluate(arguments: list[str]) -> int:
-    return run(environment_for("train"), ["-m", "training.evaluate", *arguments])
+    return run(environment_for("capture"), ["-m", "training.evaluate", *arguments])
 
 
 COMMANDS = {
