@@ -23,7 +23,7 @@ def export(path: Path, faces: list[bpy.types.Object]) -> list[Path]:
     the selection. Raises OSError when the folder cannot be written.
     """
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
-        main = Path(folder) / path.name
+        main = Path(folder).absolute() / path.name  # Blender takes relative names from $PWD, which need not be true
         bpy.context.view_layer.update()  # objects that were just linked cannot be selected before
         for piece in bpy.context.view_layer.objects:
             piece.select_set(piece in faces or piece.parent in faces)
