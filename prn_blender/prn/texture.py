@@ -17,7 +17,7 @@ from .position_map import SIZE, Topology
 from .render import depth_buffer
 
 SKIN_SAMPLES_FACING = 0.45  # a texel teaches the skin's colour when it faces the camera at least this much (cosine)
-ABOVE_BROWS = 14  # texels from the landmarks of the brows to where the face's oval ends
+ABOVE_BROWS = 10  # texels from the landmarks of the brows to where the face's oval ends
 OUTLINE_SIZE = 192  # pixels of the small picture in which the outline is found
 DARKEST = 8.0  # added before logarithms of 0..255 colours: ratios in near-black shadows mean nothing
 
@@ -32,7 +32,7 @@ def make_texture(face: FaceCapture, size: int = 2048) -> np.ndarray:
     colours = sample_picture(picture, places, SIZE)
     direct, skin = trust(face, surface, colours, places, picture)
     mirror = direct[:, ::-1] * (1 - direct)
-    light = mirror_light(colours, direct)
+    light = mirror_light(colours, direct * skin)
 
     mirrored = np.clip(mirrored_colours(colours, light), 0, 255)
     known = direct + mirror
@@ -104,7 +104,7 @@ def inner_face(topology: Topology) -> np.ndarray:
     brows = topology.landmarks[17:27] - (0, ABOVE_BROWS)
     hull = cv2.convexHull(np.round(np.concatenate([topology.landmarks[:27], brows])).astype(np.int32))
     cv2.fillConvexPoly(oval, hull, 1)
-    return smooth_step(cv2.distanceTransform(oval, cv2.DIST_L2, 5), 2, 16)
+    return smooth_step(cv2.distanceTransform(oval, cv2.DIST_L2, 5), 2, 12)
 
 
 def from_outline(face: FaceCapture) -> np.ndarray:
@@ -165,9 +165,9 @@ def skin_likeness(colours: np.ndarray, normals: np.ndarray, facing: np.ndarray, 
         spread = 1.4826 * np.median(np.abs(residual[keep] - centre), 0) + (2.0, 1.0, 1.0)
         keep = (np.abs(residual - centre) < 2.5 * spread).all(1)
     distance = np.linalg.norm((lab - design @ light - centre) / spread, axis=-1)
-    likeness = 1 - smooth_step(distance, 2.5, 4.5)
+    likeness = 1 - smooth_step(distance, 2.0, 3.5)
     # Single hairs over skin: a texel among strangers is a stranger.
-    likeness = cv2.erode(likeness, np.ones((5, 5)))
+    likeness = cv2.erode(likeness, np.ones((9, 9)))
     return cv2.GaussianBlur(connected(likeness, inner * smooth_step(facing, 0.2, 0.5)), (0, 0), 1.5)
 
 
@@ -185,12 +185,12 @@ def connected(values: np.ndarray, seeds: np.ndarray) -> np.ndarray:
         reached = grown
 
 
-def mirror_light(colours: np.ndarray, direct: np.ndarray) -> np.ndarray:
+def mirror_light(colours: np.ndarray, skin: np.ndarray) -> np.ndarray:
     """Logarithm of the factor that brings the mirrored side's light to this side's, (256, 256, 3).
 
-    Measured where both sides are seen, carried on smoothly to where only the other is.
+    Measured where both sides show skin, carried on smoothly to where only the other is seen.
     """
-    both = direct * direct[:, ::-1]
+    both = skin * skin[:, ::-1]
     logarithm = np.log(cv2.GaussianBlur(colours, (0, 0), 3).clip(0, 255) + DARKEST)
     difference = np.clip(logarithm - logarithm[:, ::-1], -1, 1)
     grey = difference.mean(-1, keepdims=True)
