@@ -1,5 +1,7 @@
 """The texture against a face whose texture is known: right where the photo shows it, clean where it does not."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -68,6 +70,14 @@ def test_a_face_cut_off_by_the_photo_is_completed():
     face = exact_face(0, place=(20.0, 200.0))  # the middle line is at the left edge
     texture = make_texture(face, SIZE)
     assert np.median(difference(texture)[60:200, 40:216]) < 6
+
+
+def test_a_large_photo_gives_the_same_texture():
+    face = exact_face(20)
+    large = replace(face, image=cv2.resize(face.image, None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC),
+                    position_map=(face.position_map + (0.5, 0.5, 0)) * 8 - (0.5, 0.5, 0))
+    both = [make_texture(capture, 256).astype(int) for capture in (face, large)]
+    assert np.percentile(np.abs(both[0] - both[1])[face.visibility > 0.5], 95) < 8
 
 
 def test_size_and_type():
