@@ -18,6 +18,7 @@ from .render import depth_buffer
 
 SKIN_SAMPLES_FACING = 0.45  # a texel teaches the skin's colour when it faces the camera at least this much (cosine)
 ABOVE_BROWS = 10  # texels from the landmarks of the brows to where the face's oval ends
+BESIDE_CHEEKS = 0.82  # part of the half width between the landmarks beside the cheeks that is surely face
 OUTLINE_SIZE = 192  # pixels of the small picture in which the outline is found
 DARKEST = 8.0  # added before logarithms of 0..255 colours: ratios in near-black shadows mean nothing
 
@@ -98,12 +99,15 @@ def trust(face: FaceCapture, surface: np.ndarray, colours: np.ndarray, places: n
 def inner_face(topology: Topology) -> np.ndarray:
     """1 within the face's oval, falling to 0 at its outline, (256, 256) float32.
 
-    The oval is spanned by the landmarks of jaw and brows. In it brows, beards, moles and make-up belong to the face.
+    The oval is spanned by the landmarks of jaw and brows. In it brows, beards, moles and make-up belong to the face. Beside
+    the cheeks it keeps a distance: there hair hangs, and a surface that is a little too wide reaches the background.
     """
+    jaw, brows = topology.landmarks[:17].copy(), topology.landmarks[17:27] - (0, ABOVE_BROWS)
+    beside = np.r_[0:5, 12:17]
+    middle = (SIZE - 1) / 2
+    jaw[beside, 0] = middle + (jaw[beside, 0] - middle) * BESIDE_CHEEKS
     oval = np.zeros((SIZE, SIZE), np.uint8)
-    brows = topology.landmarks[17:27] - (0, ABOVE_BROWS)
-    hull = cv2.convexHull(np.round(np.concatenate([topology.landmarks[:27], brows])).astype(np.int32))
-    cv2.fillConvexPoly(oval, hull, 1)
+    cv2.fillConvexPoly(oval, cv2.convexHull(np.round(np.concatenate([jaw, brows])).astype(np.int32)), 1)
     return smooth_step(cv2.distanceTransform(oval, cv2.DIST_L2, 5), 2, 12)
 
 
