@@ -72,6 +72,17 @@ def test_a_face_cut_off_by_the_photo_is_completed():
     assert np.median(difference(texture)[60:200, 40:216]) < 6
 
 
+def test_grown_skin_is_as_grainy_as_the_photo():
+    def grain(face):
+        grey = cv2.cvtColor(make_texture(face, SIZE), cv2.COLOR_RGB2GRAY).astype(np.float32)
+        return (grey - cv2.GaussianBlur(grey, (0, 0), 3))[10:40, 200:300].std()  # the crown, which no photo shows
+
+    smooth = grain(exact_face(0, pitch=-20, pixels_per_metre=3000, place=(320, 240)))
+    face = exact_face(0, pitch=-20, pixels_per_metre=3000, place=(320, 240))
+    face.image[:] = np.clip(face.image + np.random.default_rng(0).normal(0, 12, (HEIGHT, WIDTH, 1)), 0, 255)
+    assert 1.5 * smooth < grain(face) < 12
+
+
 def test_a_large_photo_gives_the_same_texture():
     face = exact_face(20)
     large = replace(face, image=cv2.resize(face.image, None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC),

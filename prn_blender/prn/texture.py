@@ -46,11 +46,12 @@ def make_texture(face: FaceCapture, size: int = 2048) -> np.ndarray:
         return cv2.resize(values.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
 
     fine = sample_picture(picture, places, size)
+    grain = skin_grain(fine, large(skin) > 0.95)
     direct, mirror = large(direct)[..., None], large(mirror)[..., None]
-    texture = fine * direct
-    texture += mirrored_colours(fine, large(light)) * mirror
-    texture += large(grown) * (1 - direct - mirror)
-    return np.clip(texture + 0.5, 0, 255).astype(np.uint8)
+    texture = mirrored_colours(fine, large(light)) * mirror
+    texture += (large(grown) + grain) * (1 - direct - mirror)
+    texture += fine * direct
+    return np.clip(texture + 0.5, 0, 255, out=texture).astype(np.uint8)
 
 
 def cut_out(image: np.ndarray, places: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -204,6 +205,24 @@ def mirror_light(colours: np.ndarray, skin: np.ndarray) -> np.ndarray:
 
 def mirrored_colours(colours: np.ndarray, light: np.ndarray) -> np.ndarray:
     return (colours[:, ::-1] + DARKEST) * np.exp(light) - DARKEST
+
+
+def skin_grain(fine: np.ndarray, skin: np.ndarray) -> np.ndarray:
+    """Noise as strong and as fine as the photo's own skin, (size, size, 1): what has grown would look like wax without.
+
+    fine (size, size, 3) the photo's colours, skin (size, size) bool where they are clear skin.
+    """
+    size = len(fine)
+    width = size / 400
+    grey = cv2.cvtColor(fine, cv2.COLOR_RGB2GRAY)
+    grey -= cv2.GaussianBlur(grey, (0, 0), 2 * width)
+    detail = np.abs(grey[::3, ::3][skin[::3, ::3]])
+    strength = 1.4826 * np.median(detail) if len(detail) else 0.0
+    noise = np.random.default_rng(0).standard_normal((size // 2, size // 2), np.float32)
+    noise = cv2.GaussianBlur(noise, (0, 0), width)
+    noise -= cv2.GaussianBlur(noise, (0, 0), 2 * width)
+    noise *= strength / noise.std()
+    return np.block([[noise, noise[:, ::-1]], [noise[::-1], noise[::-1, ::-1]]])[..., None]
 
 
 def smooth_step(values: np.ndarray, low: float, high: float) -> np.ndarray:
