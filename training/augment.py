@@ -67,11 +67,11 @@ def degrade(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
         kernel = np.zeros((length, length), np.float32)
         cv2.line(kernel, (0, int(rng.integers(length))), (length - 1, int(rng.integers(length))), 1)
         image = cv2.filter2D(image, -1, kernel / kernel.sum())
-    if rng.random() < 0.3:
+    if rng.random() < 0.2:
         noise = np.empty(image.shape, np.int16)
         cv2.randn(noise, 0, float(rng.uniform(2, 14)))
         image = cv2.add(image, noise, dtype=cv2.CV_8U)
-    if rng.random() < 0.3:
+    if rng.random() < 0.2:
         coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.uniform(12, 80))])[1]
         image = cv2.imdecode(coded, cv2.IMREAD_COLOR)
     return image
@@ -82,7 +82,7 @@ def crop_transform(rng: np.random.Generator, points: np.ndarray, size: int, side
 
     points (K, 2): what the crop's box is taken from. Pixel centres at integers on both sides.
     """
-    wide = rng.random() < 0.12
+    wide = rng.random() < 0.08
     angle = np.deg2rad(rng.normal(0, 40 if wide else 11))
     cosine, sine = np.cos(angle), np.sin(angle)
     rotation = np.array([[cosine, -sine], [sine, cosine]])

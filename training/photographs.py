@@ -87,7 +87,7 @@ class Photographs:
         image = cv2.warpAffine(picture, transform, (size, size), flags=cv2.INTER_LINEAR, borderMode=border,
                                borderValue=[0, 0, 0] if rng.random() < 0.5 else rng.integers(0, 256, 3).tolist())
         if augment:
-            if rng.random() < 0.15:
+            if rng.random() < 0.10:
                 other = self.pixels[self.chosen[rng.integers(len(self))]]
                 image = occlude(rng, image, cv2.resize(other, (size, size)))
             image = degrade(rng, image)

@@ -109,7 +109,7 @@ class SyntheticHeads:
         transform = crop_transform(rng, head.pop("landmarks"), size, SIDE_PER_LANDMARK_BOX)
         image = cv2.warpAffine(head["image"], transform, (size, size), flags=cv2.INTER_LINEAR,
                                borderMode=cv2.BORDER_REPLICATE)
-        if rng.random() < 0.2:
+        if rng.random() < 0.12:
             other = self.parts[rng.integers(len(self.parts))]["image"]
             image = occlude(rng, image, cv2.resize(other[rng.integers(len(other))], (size, size)))
         head["image"] = degrade(rng, image)

@@ -22,13 +22,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from prn_blender.prn.network import DECODER_SIZE, INPUT_SIZE, PositionMapNetwork, mean_in_crop
+from prn_blender.prn.network import INPUT_SIZE, PositionMapNetwork, enlarged, mean_in_crop
 from training.face_kit import default_cache
 from training.kit import Kit
 from training.photographs import Photographs
 from training.synthetic import SyntheticHeads
 
 CHECKPOINT_EVERY = 120.0        # seconds
+LOSS_SIZE = 128                 # the map is compared at this size
 EMA_DECAY = 0.998
 
 
@@ -36,7 +37,7 @@ class Losses:
     """The terms of the loss on one device; all positions in crop units, all terms in percent of the crop."""
 
     def __init__(self, kit: Kit, device: torch.device) -> None:
-        size = DECODER_SIZE
+        size = LOSS_SIZE
         step = len(kit.topology.weights) // size
         weights = kit.topology.weights.reshape(size, step, size, step).mean((1, 3))
         self.weights = torch.tensor(weights / weights.mean(), device=device)[None, None]
@@ -77,7 +78,7 @@ class Losses:
         """Rendered heads: weighted L1, and L1 of first differences."""
         error = predicted - target
         return {"map": 100 * (error.abs() * self.weights).mean(),
-                "slope": 500 * (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean())}
+                "slope": 250 * (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean())}
 
     def sparse(self, predicted: torch.Tensor, points: torch.Tensor) -> dict[str, torch.Tensor]:
         """Photographs: L1 at MediaPipe's points, x and y in full, z softly and up to an offset."""
@@ -147,7 +148,7 @@ def validate(network: PositionMapNetwork, losses: Losses, photographs: Photograp
         for start in range(0, 600, 50):
             samples = [photographs.sample(rng, index, INPUT_SIZE, augment=False) for index in range(start, start + 50)]
             images = torch.tensor(np.stack([s[0] for s in samples]), device=device).permute(0, 3, 1, 2).float() / 255
-            offsets, _ = network.offsets(images)
+            offsets = enlarged(network.offsets(images)[0], LOSS_SIZE)
             flat = (offsets + F.avg_pool2d(network.mean, 2)).flatten(2)
             found = sum(flat[:, :, losses.corner_index[k]] * losses.corner_share[k] for k in range(4))
             target = torch.tensor(np.stack([s[1] for s in samples]), device=device)
@@ -212,7 +213,7 @@ def train(arguments: argparse.Namespace) -> None:
         count = len(photo[0])
         with torch.autocast(device.type, torch.bfloat16):
             offsets, logits = network.offsets(images)
-        offsets, logits = offsets.float(), logits.float()
+        offsets, logits = enlarged(offsets.float(), LOSS_SIZE), logits.float()
         predicted = offsets + F.avg_pool2d(network.mean, 2)
         truth = {key: torch.from_numpy(value).to(device) for key, value in head.items() if key != "image"}
         expression = torch.sigmoid(logits)
@@ -231,9 +232,9 @@ def train(arguments: argparse.Namespace) -> None:
         step, samples = step + 1, samples + len(images)
         for key, value in terms.items():
             totals[key] = totals.get(key, 0) + value.item()
-        if step % 100 == 0:
-            row = {"step": step, "samples": samples, "rate": rate, "samples_per_second": 100 * len(images) /
-                   (time.monotonic() - logged), **{key: round(value / 100, 3) for key, value in totals.items()}}
+        if step % 20 == 0:
+            row = {"step": step, "samples": samples, "rate": rate, "samples_per_second": 20 * len(images) /
+                   (time.monotonic() - logged), **{key: round(value / 20, 3) for key, value in totals.items()}}
             if step % 1000 == 0:
                 row["validation"] = validate(ema, losses, held_out, device)
             print(json.dumps(row), flush=True)

@@ -15,7 +15,7 @@ from .crop import SIDE_PER_LANDMARK_BOX
 from .position_map import SIZE, Topology
 
 INPUT_SIZE = 128
-DECODER_SIZE = 128      # the map is decoded at this size; it is smooth, so the last doubling is interpolation
+DECODER_SIZE = 64       # the map is decoded at this size; it is smooth, so the rest is interpolation
 
 
 def mean_in_crop(topology: Topology) -> np.ndarray:
@@ -79,23 +79,25 @@ class PositionMapNetwork(nn.Module):
             Upsampled(128, 64), Residual(64),                   # 16
             Upsampled(64, 40),                                  # 32
             Upsampled(40, 24))                                  # 64
-        self.head = nn.Conv2d(24, 3, 3, 1, 1)                   # 128, after one more resize
+        self.head = nn.Conv2d(24, 3, 3, 1, 1)
         self.expression = nn.Sequential(nn.Conv2d(code, 128, 1), nn.ReLU(inplace=True), nn.Conv2d(128, 52, 1))
         nn.init.normal_(self.head.weight, std=1e-3)
         nn.init.zeros_(self.head.bias)
         self.register_buffer("mean", torch.from_numpy(np.ascontiguousarray(mean.transpose(2, 0, 1)))[None])
 
     def offsets(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Offsets from the mean at the decoder's size (N, 3, 128, 128), and ARKit logits (N, 52)."""
+        """Offsets from the mean at the decoder's size (N, 3, 64, 64), and ARKit logits (N, 52)."""
         code = self.code(self.encoder(images))
-        features = self.decoder(self.spread(code))
-        features = F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
-        return self.head(features), self.expression(code).flatten(1)
+        return self.head(self.decoder(self.spread(code))), self.expression(code).flatten(1)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         offsets, logits = self.offsets(images)
-        offsets = F.interpolate(offsets, size=(SIZE, SIZE), mode="bicubic", align_corners=False)
-        return self.mean + offsets, logits
+        return self.mean + enlarged(offsets, SIZE), logits
+
+
+def enlarged(offsets: torch.Tensor, size: int) -> torch.Tensor:
+    """Offsets (N, 3, 64, 64) interpolated to (N, 3, size, size) without a kink between texels."""
+    return F.interpolate(offsets, size=(size, size), mode="bicubic", align_corners=False)
 
 
 def convolution_to_vector(channels: int, code: int) -> nn.Sequential:

