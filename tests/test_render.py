@@ -68,7 +68,7 @@ def test_a_face_is_fast():
     triangulate(grid.quads)
     seconds = []
     for _ in range(5):
-        started = time.perf_counter()
+        started = time.process_time()
         depth_buffer(vertices, grid.quads, 256, 256)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.process_time() - started)
     assert min(seconds) < 0.12  # 0.03 alone on the machine
