@@ -36,8 +36,8 @@ TOLERANCE = 1e-3                # of the crop
 def rounded_network(state: dict[str, torch.Tensor]) -> PositionMapNetwork:
     """The network with its weights rounded to float16, in evaluation mode."""
     network = PositionMapNetwork(mean_in_crop(load_topology()))
-    network.load_state_dict({name: value.half().to(value.dtype) if value.dtype.is_floating_point and name != "mean"
-                             else value for name, value in state.items()})
+    network.load_state_dict({name: value.half().to(value.dtype) if value.dtype.is_floating_point else value
+                             for name, value in state.items()})
     return network.eval()
 
 
@@ -92,8 +92,7 @@ def main() -> None:
     if error > TOLERANCE:
         raise SystemExit(f"The ONNX export differs from torch by {error:.2e} of the crop: nothing was written.")
     figures = json.loads(arguments.figures.read_text()) if arguments.figures else {}
-    tensors = {name: value.numpy() for name, value in network.state_dict().items()
-               if name != "mean" and value.dtype.is_floating_point}
+    tensors = {name: value.numpy() for name, value in network.state_dict().items() if value.dtype.is_floating_point}
     write_bundle(arguments.out, tensors, model, {
         "architecture": "prn", "input_size": str(INPUT_SIZE), "sources": SOURCES,
         "licence": "CC BY 4.0 (attribution to FairFace)", "date": datetime.date.today().isoformat(),

@@ -14,11 +14,13 @@ import argparse
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from prn_blender.prn.arkit import ARKIT_NAMES
 from training.hm08 import Hm08, fetch_sources
 from training.people import random_identity
+from training.subdivision import smooth_texels
 from training.uv_layout import Layout, design_layout
 
 SHIPPED = Path(__file__).parent.parent / "prn_blender/prn/hm08_face.npz"
@@ -153,6 +155,39 @@ def texel_weights(layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return corners, weights, mask
 
 
+COARSE = 0.0050                 # metres between neighbouring texels above which the outline looks like a staircase
+FLAP = 25                       # texels; a tongue of the outline narrower than half of this hangs loose in 3D
+
+
+def trimmed(mask: np.ndarray, mean_map: np.ndarray) -> np.ndarray:
+    """The mask (S, S) with a clean outline on the mean face (S, S, 3): no coarse rim, no flaps; holes stay holes.
+
+    The rim of the layout, on the crown and behind the jaw, has few texels; it is peeled off until neighbours are at
+    most COARSE apart. The ears, all of them coarse, are kept.
+    """
+    mask = mask.copy()
+    spacing = np.zeros(mask.shape)
+    for axis in (0, 1):
+        step = np.linalg.norm(np.diff(mean_map, axis=axis), axis=2)
+        before = (slice(None, -1), slice(None)) if axis == 0 else (slice(None), slice(None, -1))
+        after = (slice(1, None), slice(None)) if axis == 0 else (slice(None), slice(1, None))
+        step = step * (mask[before] & mask[after])
+        spacing[before] = np.maximum(spacing[before], step)
+        spacing[after] = np.maximum(spacing[after], step)
+    loose = (spacing > COARSE) & (np.abs(mean_map[..., 0]) < 0.074)
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    whole = cv2.drawContours(np.zeros(mask.shape, np.uint8), contours, -1, 1, cv2.FILLED)
+    while True:
+        padded = np.pad(whole, 1)
+        rim = whole.astype(bool) & (cv2.erode(padded, np.ones((3, 3), np.uint8))[1:-1, 1:-1] == 0)
+        if not (rim & loose).any():
+            break
+        whole[rim & loose] = 0
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (FLAP, FLAP))
+    whole = cv2.morphologyEx(np.pad(whole, FLAP), cv2.MORPH_OPEN, kernel)[FLAP:-FLAP, FLAP:-FLAP]
+    return mask & (whole & whole[:, ::-1]).astype(bool)
+
+
 def _winding(loop: np.ndarray, point: np.ndarray) -> bool:
     """Whether a point lies inside a closed polygon (n, 2): even-odd rule."""
     a, b = loop, np.roll(loop, -1, 0)
@@ -216,6 +251,9 @@ def build(cache: Path, faces: Path) -> None:
     identity, expression = identity * scale, expression * scale
 
     corners, weights, mask = texel_weights(layout)
+    corners, weights = smooth_texels(layout.quads, layout.uv, corners, weights, mask)
+    mean_map = (mean[layout.vertices[corners]] * weights[..., None]).sum(2)
+    mask = trimmed(mask, mean_map)
     mediapipe, usable = mediapipe_texels(layout, faces / "mediapipe_on_hm08.npz")
     landmarks = mediapipe[IBUG_FROM_MEDIAPIPE]
     above = np.flatnonzero(hm08.vertices[:, 1] > 6.0)
@@ -223,7 +261,7 @@ def build(cache: Path, faces: Path) -> None:
     place[above] = np.arange(len(above))
     shipped = {
         "version": np.int32(1), "mask": mask,
-        "texel_vertices": place[layout.vertices[corners]].astype(np.int16), "texel_weights": weights.astype(np.float32),
+        "texel_vertices": place[layout.vertices[corners]].astype(np.int16), "texel_weights": weights,
         "mean": mean[above].astype(np.float32), "identity": identity[:, above].astype(np.float16),
         "expression": expression[:, above].astype(np.float16),
         "face_vertices": place[layout.vertices].astype(np.int16), "face_uv": layout.uv.astype(np.float32),

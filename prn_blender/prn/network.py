@@ -83,7 +83,8 @@ class PositionMapNetwork(nn.Module):
         self.expression = nn.Sequential(nn.Conv2d(code, 128, 1), nn.ReLU(inplace=True), nn.Conv2d(128, 52, 1))
         nn.init.normal_(self.head.weight, std=1e-3)
         nn.init.zeros_(self.head.bias)
-        self.register_buffer("mean", torch.from_numpy(np.ascontiguousarray(mean.transpose(2, 0, 1)))[None])
+        # Not a weight: it follows from the topology.
+        self.register_buffer("mean", torch.from_numpy(np.ascontiguousarray(mean.transpose(2, 0, 1)))[None], persistent=False)
 
     def offsets(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Offsets from the mean at the decoder's size (N, 3, 64, 64), and ARKit logits (N, 52)."""

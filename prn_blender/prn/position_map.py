@@ -83,7 +83,7 @@ class Topology:
         Outside the mask the map goes on smoothly: nearest point of the outline, between the rims in eyes and mouth.
         """
         result = np.zeros((SIZE, SIZE, vertices.shape[1]), np.float32)
-        for corner in range(4):
+        for corner in range(self._texel_vertices.shape[-1]):
             result += vertices[self._texel_vertices[..., corner]] * self._texel_weights[..., corner, None]
         return result
 
