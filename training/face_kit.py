@@ -155,37 +155,23 @@ def texel_weights(layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return corners, weights, mask
 
 
-COARSE = 0.0050                 # metres between neighbouring texels above which the outline looks like a staircase
-FLAP = 25                       # texels; a tongue of the outline narrower than half of this hangs loose in 3D
+SPECK = 100                     # texels; the smallest opening, an eye, has twice as many
 
 
 def trimmed(mask: np.ndarray, mean_map: np.ndarray) -> np.ndarray:
-    """The mask (S, S) with a clean outline on the mean face (S, S, 3): no coarse rim, no flaps; holes stay holes.
+    """The mask (S, S) with the outline that an artist would cut on the mean face (S, S, 3; head frame, metres).
 
-    The rim of the layout, on the crown and behind the jaw, has few texels; it is peeled off until neighbours are at
-    most COARSE apart. The ears, all of them coarse, are kept.
+    A clean line over the crown and down behind the ears, along the jaw, and below the chin; the layout's own rim has
+    few texels and follows hm08's quads. Holes stay holes.
     """
-    mask = mask.copy()
-    spacing = np.zeros(mask.shape)
-    for axis in (0, 1):
-        step = np.linalg.norm(np.diff(mean_map, axis=axis), axis=2)
-        before = (slice(None, -1), slice(None)) if axis == 0 else (slice(None), slice(None, -1))
-        after = (slice(1, None), slice(None)) if axis == 0 else (slice(None), slice(1, None))
-        step = step * (mask[before] & mask[after])
-        spacing[before] = np.maximum(spacing[before], step)
-        spacing[after] = np.maximum(spacing[after], step)
-    loose = (spacing > COARSE) & (np.abs(mean_map[..., 0]) < 0.074)
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    whole = cv2.drawContours(np.zeros(mask.shape, np.uint8), contours, -1, 1, cv2.FILLED)
-    while True:
-        padded = np.pad(whole, 1)
-        rim = whole.astype(bool) & (cv2.erode(padded, np.ones((3, 3), np.uint8))[1:-1, 1:-1] == 0)
-        if not (rim & loose).any():
-            break
-        whole[rim & loose] = 0
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (FLAP, FLAP))
-    whole = cv2.morphologyEx(np.pad(whole, FLAP), cv2.MORPH_OPEN, kernel)[FLAP:-FLAP, FLAP:-FLAP]
-    return mask & (whole & whole[:, ::-1]).astype(bool)
+    _, y, z = np.moveaxis(mean_map, -1, 0)
+    kept = mask & (y > -0.100 + 0.70 * np.clip(z, 0, None)) & (y < 0.117)
+    kept &= z < 0.108 - 0.6 * np.clip(y - 0.020, 0, None)
+    # The cut leaves specks, on both sides of it, where the skin behind the ears folds through it.
+    labels, areas = cv2.connectedComponentsWithStats(kept.astype(np.uint8), connectivity=4)[1:3]
+    kept = labels == 1 + np.argmax(areas[1:, cv2.CC_STAT_AREA])
+    labels, areas = cv2.connectedComponentsWithStats((~kept).astype(np.uint8), connectivity=4)[1:3]
+    return kept | ((areas[labels, cv2.CC_STAT_AREA] < SPECK) & mask)
 
 
 def _winding(loop: np.ndarray, point: np.ndarray) -> bool:

@@ -22,7 +22,7 @@ from prn_blender.prn.position_map import SIZE, load_topology
 from prn_blender.prn.weights import load_bundle
 from training.evaluate import load_faces
 
-REACH = 26                      # texels a landmark may move from where it is
+REACH = 45                      # texels a landmark may move from where it is
 PARTNERS = [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46, 39, 38,
             37, 36, 41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
 TARGET = Path(__file__).parent.parent / "prn_blender/prn/landmarks68.json"
