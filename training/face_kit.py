@@ -203,6 +203,36 @@ def mediapipe_texels(layout: Layout, table: Path) -> tuple[np.ndarray, np.ndarra
     return uv * SIZE - 0.5, data["usable"] & on_face
 
 
+# MediaPipe's inner lips from the person's right corner to the left, above and below.
+INNER_LIPS = ((78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308), (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308))
+
+
+def inner_lip_texels(rim: np.ndarray, across: np.ndarray, points: np.ndarray) -> dict[int, np.ndarray]:
+    """Texel (column, row) of each of MediaPipe's inner lip points.
+
+    On a closed mouth, which `mediapipe_on_hm08.npz` was made on, these points slide; but they are the ones that tell
+    an open mouth from a closed one. So they are set by definition: on the rim of the mouth's opening, rim (R, 2)
+    texels with across (R,) the mean face's x, at the same share of the mouth's width as on the mean of labelled faces
+    (N, 478, 3).
+    """
+    middle = rim.mean(0)
+    outwards = rim + 1.5 * (rim - middle) / np.linalg.norm(rim - middle, axis=1, keepdims=True)
+    left, right = np.argmin(across), np.argmax(across)
+    share = (across - across[left]) / (across[right] - across[left])
+    level = rim[left, 1] + share * (rim[right, 1] - rim[left, 1])
+    texels = {}
+    for half, upper in zip(INNER_LIPS, (True, False)):
+        side = np.flatnonzero((rim[:, 1] <= level) if upper else (rim[:, 1] >= level))
+        side = np.union1d(side, [left, right])
+        order = side[np.argsort(share[side])]
+        begin, end = points[:, half[0], :2], points[:, half[-1], :2]
+        along = end - begin
+        for point in half:
+            at = (((points[:, point, :2] - begin) * along).sum(1) / (along ** 2).sum(1)).mean()
+            texels[point] = np.array([np.interp(at, share[order], outwards[order, axis]) for axis in (0, 1)])
+    return texels
+
+
 def mediapipe_mirror(points: np.ndarray) -> np.ndarray:
     """(478,) each MediaPipe point's partner on the other side, found on the mean of many labelled faces (N, 478, 3)."""
     from scipy.spatial import cKDTree
@@ -241,6 +271,14 @@ def build(cache: Path, faces: Path) -> None:
     mean_map = (mean[layout.vertices[corners]] * weights[..., None]).sum(2)
     mask = trimmed(mask, mean_map)
     mediapipe, usable = mediapipe_texels(layout, faces / "mediapipe_on_hm08.npz")
+    labelled = np.load(faces / "points.npz")["points32"][:1000]
+    mouth = layout.holes[0]
+    for point, texel in inner_lip_texels(layout.uv[mouth] * SIZE - 0.5, mean[layout.vertices[mouth], 0], labelled).items():
+        mediapipe[point], usable[point] = texel, True
+    # Left and right mean the same points.
+    partner = mediapipe_mirror(labelled)
+    mediapipe = 0.5 * (mediapipe + mediapipe[partner] * [-1, 1] + [SIZE - 1, 0])
+    usable &= usable[partner]
     landmarks = mediapipe[IBUG_FROM_MEDIAPIPE]
     above = np.flatnonzero(hm08.vertices[:, 1] > 6.0)
     place = np.full(len(mean), -1)
@@ -260,7 +298,7 @@ def build(cache: Path, faces: Path) -> None:
         cache / "kit.npz", hm08_vertices=chest, mean=mean[chest].astype(np.float32),
         identity=identity[:, chest].astype(np.float16), expression=expression[:, chest].astype(np.float16),
         mediapipe=mediapipe.astype(np.float32), mediapipe_usable=usable,
-        mediapipe_mirror=mediapipe_mirror(np.load(faces / "points.npz")["points32"][:1000]), scale=np.float32(scale))
+        mediapipe_mirror=partner, scale=np.float32(scale))
     print(f"mask {100 * mask.mean():.1f} %, {len(layout.vertices)} face vertices, {len(above)} above the shoulders, "
           f"shipped {SHIPPED.stat().st_size / 1e6:.1f} MB, training {(cache / 'kit.npz').stat().st_size / 1e6:.1f} MB")
 
