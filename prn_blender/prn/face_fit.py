@@ -24,7 +24,7 @@ ITERATIONS = 4
 # neighbouring texels err together, so that thousands of them count as these few.
 NOISE, READINGS = 0.0015, 300.0
 EXPRESSION_SPREAD = 0.15        # how far the network's ARKit weights are off
-RESIDUAL_BLUR = 5.0             # texels of the 64x64 grid
+RESIDUAL_BLUR = 3.0             # texels of the 64x64 grid
 NECK_SHARE = 0.3                # weight of the neck, which the loss leaves free but the pose may lean on
 
 
@@ -83,16 +83,21 @@ class ShapeSpace:
         # Ears and scalp move little with the face and are mostly guessed under hair.
         weights[topology.regions["forehead"][step // 2::step, step // 2::step].ravel()] *= 0.4
         self.cells = np.flatnonzero(mask)
-        self.weights = (weights[self.cells] / weights[self.cells].mean()).astype(np.float32)
+        # The solve looks at every cell of eyes, nose and mouth, and at every other one of the smooth rest.
+        row, column = np.divmod(self.cells, GRID)
+        chosen = (weights[self.cells] > 3) | ((row % 2 == 0) & (column % 2 == 0))
+        share = np.where(weights[self.cells] > 3, 1, 4)[chosen] * weights[self.cells][chosen]
+        self.solved = self.cells[chosen]
+        self.weights = (share / share.mean()).astype(np.float32)
+        columns = (self.solved[:, None] * 3 + np.arange(3)).ravel()
+        self._seen = np.ascontiguousarray(self.basis[:, columns])
         # The pose leans on what expressions do not move: brow ridge, nose, temples, and the eyes' surround.
-        moved = np.linalg.norm(self.basis[self.identities:].reshape(-1, GRID * GRID, 3)[:, self.cells], axis=2).max(0)
+        moved = np.linalg.norm(self._seen[self.identities:].reshape(-1, len(self.solved), 3), axis=2).max(0)
         self.rigid = (self.weights / (1 + (moved / 0.003) ** 2)).astype(np.float32)
-        columns = (self.cells[:, None] * 3 + np.arange(3)).ravel()
-        seen = self.basis[:, columns]
         data_weight = np.repeat(self.weights, 3) * READINGS / (len(columns) * NOISE ** 2)
-        self._weighted = np.ascontiguousarray(seen * data_weight)
+        self._weighted = np.ascontiguousarray(self._seen * data_weight)
         self.prior = np.concatenate([np.ones(self.identities), np.full(len(expression), EXPRESSION_SPREAD ** -2)])
-        normal = self._weighted @ seen.T
+        normal = self._weighted @ self._seen.T
         self._inverse = np.linalg.inv(normal + np.diag(self.prior)).astype(np.float32)
         # With the expression held at its bounds only the identity is solved again.
         n = self.identities
@@ -103,11 +108,11 @@ class ShapeSpace:
         self._small_mean = reading(self.mean).reshape(-1, 3)
 
     def solve(self, offsets: np.ndarray, expression: np.ndarray) -> np.ndarray:
-        """Coefficients (172,) of offsets from the mean (cells, 3), head frame, with the expression's prior (52,)."""
+        """Coefficients (172,) of offsets from the mean (solved, 3), head frame, with the expression's prior (52,)."""
         n = self.identities
         right = self._weighted @ offsets.ravel()
         pulled = right.copy()
-        pulled[n:] += self.prior[n:] * expression
+        pulled[n:] += (self.prior[n:] * expression).astype(np.float32)
         coefficients = self._inverse @ pulled
         bounded = np.clip(coefficients[n:], 0, 1)
         coefficients[:n] = self._identity_inverse @ (right[:n] - self._cross @ bounded)
@@ -127,20 +132,20 @@ class ShapeSpace:
 
     def fit(self, position_map: np.ndarray, expression: np.ndarray) -> FaceFit:
         """Fit one map (256, 256, 3) in any frame similar to the head frame, with the network's ARKit weights (52,)."""
-        target = reading(position_map).reshape(-1, 3)[self.cells]
-        mean = self._small_mean[self.cells]
+        everything = reading(position_map).reshape(-1, 3)
+        target, mean = everything[self.solved], self._small_mean[self.solved]
         offsets = np.zeros_like(mean)
-        coefficients = np.zeros(len(self.prior), np.float32)
         for iteration in range(ITERATIONS):
             weights = self.weights if iteration == 0 else self.rigid
             scale, rotation, translation = similarity(mean + offsets, target, weights)
             in_head = ((target - translation) @ rotation / scale).astype(np.float32)
             coefficients = self.solve(in_head - mean, expression)
-            every_offset = self.offsets(coefficients)
-            offsets = every_offset[self.cells]
-        small = every_offset.reshape(GRID, GRID, 3) + self.low_pass(in_head - mean - offsets)
+            offsets = (coefficients @ self._seen).reshape(-1, 3)
+        small = self.offsets(coefficients).reshape(GRID, GRID, 3)
+        seen = ((everything[self.cells] - translation) @ rotation / scale).astype(np.float32)
+        small = small + self.low_pass(seen - self._small_mean[self.cells] - small.reshape(-1, 3)[self.cells])
         head_map = self.mean + cv2.resize(small, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
-        fitted = head_map @ (scale * rotation.T).astype(np.float32) + translation.astype(np.float32)
+        fitted = cv2.transform(head_map, np.column_stack([scale * rotation, translation]))
         n = self.identities
         return FaceFit(fitted, head_map, rotation, scale, translation, coefficients[:n], coefficients[n:])
 
