@@ -184,6 +184,10 @@ def train(arguments: list[str]) -> int:
     return run(environment_for("train"), ["-m", "training.train", *arguments])
 
 
+def export(arguments: list[str]) -> int:
+    return run(environment_for("train"), ["-m", "training.export", *arguments])
+
+
 def evaluate(arguments: list[str]) -> int:
     return run(environment_for("capture"), ["-m", "training.evaluate", *arguments])
 
@@ -192,7 +196,8 @@ COMMANDS = {
     "capture": (capture, "a photograph to a face mesh: build.py capture INPUT [-o OUT] [--preview PNG]"),
     "test": (test, "run the whole test suite: build.py test [--bpy VERSION] [pytest's arguments]"),
     "evaluate": (evaluate, "measure the shipped weights: build.py evaluate --data FOLDER --json FILE"),
-    "train": (train, "train the network, or go on training it: build.py train --minutes N"),
+    "train": (train, "train the network, or go on training it: build.py train --faces FOLDER --minutes N"),
+    "export": (export, "write weights/ from the last training checkpoint"),
 }
 
 

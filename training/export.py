@@ -80,11 +80,13 @@ def difference(network: PositionMapNetwork, model: bytes) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="build.py export", description=__doc__.splitlines()[0])
     parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "weights")
     parser.add_argument("--figures", type=Path, help="JSON written by build.py evaluate, to go into the metadata")
     arguments = parser.parse_args()
+    if not (arguments.cache / "checkpoint.pt").is_file():
+        parser.error(f"there is no checkpoint in '{arguments.cache}': run build.py train first")
     state = torch.load(arguments.cache / "checkpoint.pt", map_location="cpu", weights_only=True)
     network = rounded_network(state["ema"])
     model = export_onnx(network)

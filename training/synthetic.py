@@ -126,29 +126,33 @@ class SyntheticHeads:
         return {key: np.stack([head[key] for head in heads]) for key in heads[0]}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--faces", type=Path, required=True, help="folder of photographs (docs/training.md)")
-    parser.add_argument("--count", type=int, default=20000, help="pictures in all, those already drawn included")
-    parser.add_argument("--cache", type=Path, default=default_cache())
-    arguments = parser.parse_args()
-    cv2.setNumThreads(1)
-    kit = Kit(arguments.cache)
-    photographs = Photographs(arguments.faces, arguments.cache, kit.mediapipe_usable, kit.mediapipe_mirror, False)
-    heads = Heads(arguments.cache, photographs, kit)
-    folder = arguments.cache / "heads"
+def draw_heads(cache: Path, faces: Path, count: int) -> None:
+    """Draw shards below `cache` until there are `count` pictures; those already drawn stay. faces: the photographs."""
+    folder = cache / "heads"
     folder.mkdir(exist_ok=True)
-    for number in range((arguments.count + SHARD - 1) // SHARD):
-        path = folder / f"{number:04d}.npz"
-        if path.exists():
-            continue
+    missing = [number for number in range((count + SHARD - 1) // SHARD) if not (folder / f"{number:04d}.npz").exists()]
+    if not missing:
+        return
+    kit = Kit(cache)
+    heads = Heads(cache, Photographs(faces, cache, kit.mediapipe_usable, kit.mediapipe_mirror, False), kit)
+    for number in missing:
         rng = np.random.default_rng([7, number])
         drawn = [heads.one(rng) for _ in range(SHARD)]
         partial = folder / f"{number:04d}.partial"
         with open(partial, "wb") as file:
             np.savez(file, **{key: np.stack([head[key] for head in drawn]) for key in drawn[0]})
-        partial.rename(path)
+        partial.rename(folder / f"{number:04d}.npz")
         print(f"{(number + 1) * SHARD} heads", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--faces", type=Path, required=True, help="folder of photographs (docs/training.md)")
+    parser.add_argument("--count", type=int, default=12000, help="pictures in all, those already drawn included")
+    parser.add_argument("--cache", type=Path, default=default_cache())
+    arguments = parser.parse_args()
+    cv2.setNumThreads(1)
+    draw_heads(arguments.cache, arguments.faces, arguments.count)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 """Trains the position map network on rendered heads and photographs, mixed half and half in every step.
 
-`python -m training.train --faces DIR --minutes N`: trains for N minutes from the last checkpoint in the cache (or from
-nothing), on the CPU or on CUDA, then writes the checkpoint; `--export` also writes the bundle. It may be killed at any
-moment: a checkpoint is replaced in one step every two minutes, and holds all that the next run needs.
-Loss: Feng et al., section 3.2 (weighted L1 over UV), with differences for smooth skin; DESIGN of the terms in
-docs/training.md.
+`python -m training.train --faces DIR --minutes N` makes the face kit and the rendered heads if they are missing, and
+trains for the rest of N minutes from the last checkpoint in the cache (or from nothing), on the CPU or on CUDA. It may be
+killed at any moment: a checkpoint is replaced in one step every two minutes, and holds all that the next run needs.
+Loss: Feng et al., section 3.2 (weighted L1 over UV), with differences for smooth skin; docs/training.md lists the terms.
 """
 from __future__ import annotations
 
@@ -23,10 +22,10 @@ import torch
 from torch.nn import functional as F
 
 from prn_blender.prn.network import INPUT_SIZE, PositionMapNetwork, enlarged, mean_in_crop
-from training.face_kit import default_cache
+from training.face_kit import build, default_cache
 from training.kit import Kit
 from training.photographs import Photographs
-from training.synthetic import SyntheticHeads
+from training.synthetic import SyntheticHeads, draw_heads
 
 CHECKPOINT_EVERY = 120.0        # seconds
 LOSS_SIZE = 128                 # the map is compared at this size
@@ -172,6 +171,11 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     cache: Path = arguments.cache
+    cache.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    if not (cache / "kit.npz").exists():
+        build(cache, arguments.faces)
+    draw_heads(cache, arguments.faces, arguments.heads)
     kit = Kit(cache)
     losses = Losses(kit, device)
     network = PositionMapNetwork(mean_in_crop(kit.topology)).to(device, memory_format=torch.channels_last)
@@ -194,17 +198,18 @@ def train(arguments: argparse.Namespace) -> None:
     held_out = Photographs(arguments.faces, cache, usable, mirror, validation=True)
     heads = SyntheticHeads(cache)
     batches = Batches(photographs, heads, arguments.batch, seed=step, threads=1 if device.type == "cpu" else 12)
-    started = saved = logged = time.monotonic()
+    training_since = saved = logged = time.monotonic()
+    ends = started + arguments.minutes * 60
     totals: dict[str, float] = {}
     log = open(cache / "train.jsonl", "a", encoding="utf-8")
 
     def checkpoint_now() -> None:
         save(checkpoint, {"network": network.state_dict(), "ema": ema.state_dict(), "step": step, "samples": samples,
-                          "optimiser": optimiser.state_dict(), "seconds": seconds + time.monotonic() - started})
+                          "optimiser": optimiser.state_dict(), "seconds": seconds + time.monotonic() - training_since})
 
     network.train()
-    while (now := time.monotonic()) - started < arguments.minutes * 60:
-        rate = learning_rate((now - started) / (arguments.minutes * 60), step, arguments.rate)
+    while (now := time.monotonic()) < ends:
+        rate = learning_rate((now - training_since) / (ends - training_since), step, arguments.rate)
         for group in optimiser.param_groups:
             group["lr"] = rate
         photo, head = batches.next()
@@ -254,11 +259,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="build.py train", description=__doc__.splitlines()[0])
     parser.add_argument("--faces", type=Path, required=True, help="folder of photographs (docs/training.md)")
     parser.add_argument("--minutes", type=float, required=True, help="time budget of this run")
+    parser.add_argument("--heads", type=int, default=12000, help="rendered heads to train on")
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--rate", type=float, default=1.2e-3, help="peak learning rate")
     parser.add_argument("--threads", type=int, default=0, help="torch threads, 0: all")
     parser.add_argument("--cache", type=Path, default=default_cache())
-    train(parser.parse_args())
+    arguments = parser.parse_args()
+    if not (arguments.faces / "points.npz").is_file():
+        parser.error(f"'{arguments.faces}' holds no points.npz: give a folder of photographs as docs/training.md describes")
+    train(arguments)
 
 
 if __name__ == "__main__":
