@@ -21,7 +21,7 @@ from onnx import numpy_helper
 from prn_blender.prn.network import INPUT_SIZE, Exported, PositionMapNetwork, mean_in_crop
 from prn_blender.prn.position_map import load_topology
 from prn_blender.prn.weights import write_bundle
-from training.face_kit import default_cache
+from training.cache import default_cache
 
 SOURCES = [
     {"what": "FairFace photographs (Karkkainen and Joo, WACV 2021)", "licence": "CC BY 4.0"},

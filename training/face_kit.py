@@ -11,13 +11,13 @@ each person scaled to the mean size.
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from prn_blender.prn.arkit import ARKIT_NAMES
+from training.cache import default_cache
 from training.hm08 import Hm08, fetch_sources
 from training.people import random_identity
 from training.subdivision import smooth_texels
@@ -28,12 +28,6 @@ SIZE = 256
 COMPONENTS = 120
 PEOPLE = 3000
 INTEROCULAR = 0.063             # metres between the eyes' centres, the mean adult distance the kit is scaled to
-
-
-def default_cache() -> Path:
-    """Where training keeps everything that a command can rebuild."""
-    root = os.environ.get("PRN_CACHE")
-    return Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "prn-face-capture"
 
 
 def eye_centres(hm08: Hm08, shape: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from prn_blender.prn.crop import SIDE_PER_LANDMARK_BOX
 from prn_blender.prn.position_map import sample
 from training.augment import crop_transform, degrade, occlude
-from training.face_kit import default_cache
+from training.cache import default_cache
 from training.hm08 import Hm08, fetch_sources
 from training.kit import Kit
 from training.people import random_expression

@@ -22,7 +22,8 @@ import torch
 from torch.nn import functional as F
 
 from prn_blender.prn.network import INPUT_SIZE, PositionMapNetwork, enlarged, mean_in_crop
-from training.face_kit import build, default_cache
+from training.cache import default_cache
+from training.face_kit import build
 from training.kit import Kit
 from training.photographs import Photographs
 from training.synthetic import SyntheticHeads, draw_heads

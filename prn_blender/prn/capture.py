@@ -216,6 +216,5 @@ def _visibility(position_map: np.ndarray, topology: Topology) -> np.ndarray:
     hidden = placed[:, 2] > depth[row, column] + 1.5 + slope
 
     visibility = np.zeros((SIZE, SIZE), np.float32)
-    texels = grid.texel_coordinates.astype(int)
-    visibility[texels[:, 1], texels[:, 0]] = np.where(hidden, 0, facing)
+    visibility[grid.cells[:, 1], grid.cells[:, 0]] = np.where(hidden, 0, facing)
     return visibility

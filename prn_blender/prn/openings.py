@@ -40,7 +40,8 @@ def opening_grid(topology: Topology) -> Grid:
     corners = np.stack([row * SIZE + column, (row + 1) * SIZE + column,
                         (row + 1) * SIZE + column + 1, row * SIZE + column + 1], 1)
     used, quads = np.unique(corners, return_inverse=True)
-    return Grid(np.stack([used % SIZE, used // SIZE], 1).astype(np.float32), quads.reshape(-1, 4).astype(np.int32))
+    cells = np.stack([used % SIZE, used // SIZE], 1)
+    return Grid(cells.astype(np.float32), cells, quads.reshape(-1, 4).astype(np.int32))
 
 
 def close_openings(position_map: np.ndarray, topology: Topology) -> np.ndarray:

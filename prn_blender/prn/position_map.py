@@ -45,11 +45,41 @@ def texels_to_uv(coordinates: np.ndarray) -> np.ndarray:
     return (np.stack([coordinates[:, 0] + 0.5, SIZE - 0.5 - coordinates[:, 1]], 1) / SIZE).astype(np.float32)
 
 
+def smooth_boundary(places: np.ndarray, quads: np.ndarray, rounds: int = 6) -> np.ndarray:
+    """Places (V, 2) with those on a boundary of the quads (F, 4) moved towards their neighbours along it."""
+    sides = np.stack([quads, np.roll(quads, -1, 1)], -1).reshape(-1, 2)
+    names = sides[:, 0] * len(places) + sides[:, 1]
+    border = sides[~np.isin(sides[:, 1] * len(places) + sides[:, 0], names)]
+    # Where two corners touch, a vertex has two successors; it stays.
+    once = np.bincount(border[:, 0], minlength=len(places)) == 1
+    before, after = np.arange(len(places)), np.arange(len(places))
+    after[border[:, 0]], before[border[:, 1]] = border[:, 1], border[:, 0]
+    moving = np.flatnonzero(once)
+    result = places.astype(np.float64)
+    for _ in range(rounds):
+        result[moving] = 0.5 * result[moving] + 0.25 * (result[before[moving]] + result[after[moving]])
+    # No quad may turn over or shrink to nothing: where one would, its corners go back a fifth of the way.
+    move = result - places
+    while True:
+        a, b, c, d = (places[quads[:, i]] + move[quads[:, i]] for i in range(4))
+        areas = np.stack([cross(b - a, c - a), cross(c - a, d - a), cross(d - b, a - b), cross(c - b, d - b)], 1)
+        bad = (np.abs(areas) < 0.05).any(1) | (np.sign(areas) != np.sign(areas[0, 0])).any(1)
+        if not bad.any():
+            return places + move
+        move[np.unique(quads[bad])] *= 0.8
+
+
+def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(N,) the cross product of plane vectors (N, 2)."""
+    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+
+
 @dataclass(frozen=True)
 class Grid:
     """A mesh whose vertices are points of the map."""
 
     texel_coordinates: np.ndarray   # (V, 2) float32 (column, row)
+    cells: np.ndarray               # (V, 2) int (column, row) of the texel, or the cell of texels, that a vertex stands for
     quads: np.ndarray               # (F, 4) int32 into the vertices, counter-clockwise seen from outside
 
     @cached_property
@@ -128,7 +158,8 @@ class Topology:
     def grid(self, stride: int = 1) -> Grid:
         """The position-map mesh: one vertex a masked texel (stride 1), or a cell of 2x2 or 4x4 masked texels.
 
-        Coarser levels take the cells' centres, so that every level is mirror-symmetric.
+        Coarser levels take the cells' centres, so that every level is mirror-symmetric. Along the outline, the lids and
+        the lips the vertices move onto a smooth line, by less than a cell: texels alone would leave a staircase.
         """
         if stride not in STRIDES:
             raise ValueError(f"stride must be one of {STRIDES}, not {stride}")
@@ -139,13 +170,16 @@ class Topology:
         corners = np.stack([row * cells + column, (row + 1) * cells + column,
                             (row + 1) * cells + column + 1, row * cells + column + 1], 1)
         used, quads = np.unique(corners, return_inverse=True)
-        centres = (np.stack([used % cells, used // cells], 1) + 0.5) * stride - 0.5
-        return Grid(centres.astype(np.float32), quads.reshape(-1, 4).astype(np.int32))
+        quads = quads.reshape(-1, 4)
+        cell = np.stack([used % cells, used // cells], 1)
+        centres = smooth_boundary(cell + 0.5, quads) * stride - 0.5
+        return Grid(centres.astype(np.float32), cell, quads.astype(np.int32))
 
     @lru_cache(maxsize=1)
     def loops(self) -> Grid:
         """hm08's own face topology (edge loops round eyes and mouth), sampled from the map at its vertices' UVs."""
-        return Grid((self._face_uv * SIZE - 0.5).astype(np.float32), self._face_quads)
+        places = (self._face_uv * SIZE - 0.5).astype(np.float32)
+        return Grid(places, np.rint(places).astype(int), self._face_quads)
 
 
 @lru_cache(maxsize=1)
