@@ -1,9 +1,9 @@
 """The shape-space fit: clean surface, head pose, identity and ARKit weights of a position map, in one small solve.
 
-Alternates a weighted similarity (Umeyama, 1991) that carries the head onto the map, and a ridge least-squares for the
-coefficients of hm08's shape space: identity components with a unit Gaussian prior, ARKit shapes with the network's own
-expression as the prior, kept within 0 and 1. What the space cannot say (perspective, the person) comes back as a
-low-passed residual. Knows numpy, OpenCV's filters and the topology; no images, no tensors, no Blender.
+Starts from the weighted similarity (Umeyama, 1991) that carries the mean head onto the map, then solves ridge
+least-squares a few times (Gauss-Newton) for the head's motion and the coefficients of hm08's shape space together:
+identity components with a unit Gaussian prior, ARKit shapes with the network's own expression as the prior, kept within
+0 and 1. What the space cannot say (perspective, the person) comes back as a low-passed residual. Knows numpy, OpenCV's filters and the topology; no images, no tensors, no Blender.
 
 Frames: the map's own (any similarity of the head frame, e.g. crop or image frame) and the head frame (metres).
 """
@@ -19,7 +19,8 @@ import numpy as np
 from .position_map import SIZE, Topology, load_topology
 
 GRID = 64                       # the fit looks at a 64x64 reading of the map; skin has no detail below that
-ITERATIONS = 4
+ITERATIONS = 3
+MOTIONS = 7                     # turn about x, y, z; shift along x, y, z; growth
 # How far a map's point is off on average (metres, at mean size), and how many independent readings a map is worth:
 # neighbouring texels err together, so that thousands of them count as these few.
 NOISE, READINGS = 0.0015, 300.0
@@ -89,35 +90,36 @@ class ShapeSpace:
         share = np.where(weights[self.cells] > 3, 1, 4)[chosen] * weights[self.cells][chosen]
         self.solved = self.cells[chosen]
         self.weights = (share / share.mean()).astype(np.float32)
+        self._small_mean = reading(self.mean).reshape(-1, 3)
         columns = (self.solved[:, None] * 3 + np.arange(3)).ravel()
-        self._seen = np.ascontiguousarray(self.basis[:, columns])
-        # The pose leans on what expressions do not move: brow ridge, nose, temples, and the eyes' surround.
-        moved = np.linalg.norm(self._seen[self.identities:].reshape(-1, len(self.solved), 3), axis=2).max(0)
-        self.rigid = (self.weights / (1 + (moved / 0.003) ** 2)).astype(np.float32)
+        self._seen = np.concatenate([small_motions(self._small_mean[self.solved]), self.basis[:, columns]])
         data_weight = np.repeat(self.weights, 3) * READINGS / (len(columns) * NOISE ** 2)
         self._weighted = np.ascontiguousarray(self._seen * data_weight)
-        self.prior = np.concatenate([np.ones(self.identities), np.full(len(expression), EXPRESSION_SPREAD ** -2)])
         normal = self._weighted @ self._seen.T
+        # No prior for the motions beyond what keeps the matrix regular.
+        self.prior = np.concatenate([np.full(MOTIONS, 1e-3), np.ones(self.identities),
+                                     np.full(len(expression), EXPRESSION_SPREAD ** -2)]).astype(np.float32)
         self._inverse = np.linalg.inv(normal + np.diag(self.prior)).astype(np.float32)
-        # With the expression held at its bounds only the identity is solved again.
-        n = self.identities
-        self._identity_inverse = np.linalg.inv(normal[:n, :n] + np.eye(n)).astype(np.float32)
+        # With the expression held at its bounds only motion and identity are solved again.
+        n = self.bounded = MOTIONS + self.identities
+        self._free_inverse = np.linalg.inv(normal[:n, :n] + np.diag(self.prior[:n])).astype(np.float32)
         self._cross = normal[:n, n:].astype(np.float32)
         self._grid_mask = mask.reshape(GRID, GRID).astype(np.float32)
         self._grid_blur = cv2.GaussianBlur(self._grid_mask, (0, 0), RESIDUAL_BLUR)
-        self._small_mean = reading(self.mean).reshape(-1, 3)
 
     def solve(self, offsets: np.ndarray, expression: np.ndarray) -> np.ndarray:
-        """Coefficients (172,) of offsets from the mean (solved, 3), head frame, with the expression's prior (52,)."""
-        n = self.identities
+        """Small motion (7,) and coefficients (172,) that explain offsets from the mean (solved, 3), head frame.
+
+        expression (52,): the prior of the ARKit weights.
+        """
+        n = self.bounded
         right = self._weighted @ offsets.ravel()
         pulled = right.copy()
-        pulled[n:] += (self.prior[n:] * expression).astype(np.float32)
-        coefficients = self._inverse @ pulled
-        bounded = np.clip(coefficients[n:], 0, 1)
-        coefficients[:n] = self._identity_inverse @ (right[:n] - self._cross @ bounded)
-        coefficients[n:] = bounded
-        return coefficients
+        pulled[n:] += self.prior[n:] * expression
+        solution = self._inverse @ pulled
+        solution[n:] = np.clip(solution[n:], 0, 1)
+        solution[:n] = self._free_inverse @ (right[:n] - self._cross @ solution[n:])
+        return solution
 
     def offsets(self, coefficients: np.ndarray) -> np.ndarray:
         """(4096, 3) offsets from the mean of every grid cell, metres."""
@@ -134,13 +136,14 @@ class ShapeSpace:
         """Fit one map (256, 256, 3) in any frame similar to the head frame, with the network's ARKit weights (52,)."""
         everything = reading(position_map).reshape(-1, 3)
         target, mean = everything[self.solved], self._small_mean[self.solved]
-        offsets = np.zeros_like(mean)
-        for iteration in range(ITERATIONS):
-            weights = self.weights if iteration == 0 else self.rigid
-            scale, rotation, translation = similarity(mean + offsets, target, weights)
+        scale, rotation, translation = similarity(mean, target, self.weights)
+        for _ in range(ITERATIONS):
             in_head = ((target - translation) @ rotation / scale).astype(np.float32)
-            coefficients = self.solve(in_head - mean, expression)
-            offsets = (coefficients @ self._seen).reshape(-1, 3)
+            solution = self.solve(in_head - mean, expression.astype(np.float32))
+            turn, shift, growth = solution[:3], solution[3:6], float(solution[6])
+            translation = translation + scale * rotation @ shift
+            rotation, scale = rotation @ cv2.Rodrigues(turn.astype(np.float64))[0], scale * (1 + growth)
+        coefficients = solution[MOTIONS:]
         small = self.offsets(coefficients).reshape(GRID, GRID, 3)
         seen = ((everything[self.cells] - translation) @ rotation / scale).astype(np.float32)
         small = small + self.low_pass(seen - self._small_mean[self.cells] - small.reshape(-1, 3)[self.cells])
@@ -148,6 +151,14 @@ class ShapeSpace:
         fitted = cv2.transform(head_map, np.column_stack([scale * rotation, translation]))
         n = self.identities
         return FaceFit(fitted, head_map, rotation, scale, translation, coefficients[:n], coefficients[n:])
+
+
+def small_motions(points: np.ndarray) -> np.ndarray:
+    """(7, N * 3) how points (N, 3) move when their frame turns about x, y, z, shifts along x, y, z, or grows."""
+    axes = np.eye(3)
+    turns = [np.cross(axis, points) for axis in axes]
+    shifts = [np.tile(axis, (len(points), 1)) for axis in axes]
+    return np.stack([*turns, *shifts, points]).reshape(MOTIONS, -1).astype(np.float32)
 
 
 def reading(position_map: np.ndarray) -> np.ndarray:
