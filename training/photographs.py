@@ -33,6 +33,8 @@ class Photographs:
         self.usable = np.flatnonzero(usable)
         self.mirror = mirror
         self.expression, self.expression_weight = self._scores(folder, len(labels["names"]))
+        self.trust = self._trust()
+        self.expressive = self._expressive()
         self.groups = {name: labels[name][self.chosen] for name in ("age", "gender", "race")}
 
     @staticmethod
@@ -65,17 +67,46 @@ class Photographs:
                 weights[:, ARKIT_NAMES.index(label)] = found
         return targets[self.chosen], weights[self.chosen]
 
+    def _expressive(self) -> np.ndarray:
+        """Indices of photographs with an open mouth or a closed eye, of which there are few."""
+        def apart(a: int, b: int) -> np.ndarray:
+            return np.linalg.norm(self.points[:, a] - self.points[:, b], axis=1)
+        mouth = apart(13, 14) / apart(61, 291)
+        eyes = np.minimum(apart(159, 145) / apart(33, 133), apart(386, 374) / apart(362, 263))
+        return np.flatnonzero((mouth > 0.18) | (eyes < 0.14))
+
+    def _trust(self) -> np.ndarray:
+        """(N, 478) how far each point is to be believed: not on the far side of a turned head, where MediaPipe guesses.
+
+        There it draws the hidden cheek into view, and a network that believed it would never turn a head far enough.
+        """
+        faces = self.points - self.points.mean(1, keepdims=True)
+        mean = faces[:2000].mean(0)
+        mean = 0.5 * (mean + mean[self.mirror] * [-1, 1, 1])
+        for _ in range(4):
+            u, _, vt = np.linalg.svd(np.einsum("nka,kb->nab", faces, mean))
+            u[:, :, 2] *= np.sign(np.linalg.det(u @ vt))[:, None]
+            rotation = u @ vt                                       # mean to face
+            mean = np.einsum("nka,nab->nkb", faces[:2000], rotation[:2000]).mean(0)
+        # Outwards from a point in the middle of the head, a good half of the face's width behind it.
+        outwards = mean - np.array([0, 0, mean[:, 2].mean() + 0.55 * np.ptp(mean[:, 0])])
+        outwards /= np.linalg.norm(outwards, axis=1, keepdims=True)
+        facing = -np.einsum("nb,kb->nk", rotation[:, 2], outwards)
+        turned = np.degrees(np.arcsin(np.clip(np.abs(rotation[:, 0, 2]), 0, 1)))
+        believed = np.clip((50 - turned) / 20, 0.15, 1)
+        return (np.clip((facing - 0.2) / 0.3, 0, 1) * believed[:, None]).astype(np.float32)
+
     def __len__(self) -> int:
         return len(self.chosen)
 
     def sample(self, rng: np.random.Generator, index: int, size: int, augment: bool = True):
-        """One crop: image (size, size, 3) uint8, points (K, 3) crop units, ARKit targets and their weights (52,)."""
+        """One crop: image (size, size, 3) uint8, points (K, 4) in crop units with their trust, ARKit targets and weights (52,)."""
         picture, points = self.pixels[self.chosen[index]], self.points[index]
-        expression, weight = self.expression[index], self.expression_weight[index]
+        expression, weight, trust = self.expression[index], self.expression_weight[index], self.trust[index]
         if augment and rng.random() < 0.5:
             picture = np.ascontiguousarray(picture[:, ::-1])
             points = points[self.mirror] * [-1, 1, 1] + [PIXELS - 1, 0, 0]
-            expression, weight = expression[_SWAPPED], weight[_SWAPPED]
+            expression, weight, trust = expression[_SWAPPED], weight[_SWAPPED], trust[self.mirror]
         box = points[IBUG_FROM_MEDIAPIPE, :2]
         if augment:
             transform = crop_transform(rng, box, size, SIDE_PER_LANDMARK_BOX)
@@ -92,12 +123,13 @@ class Photographs:
                 image = occlude(rng, image, cv2.resize(other, (size, size)))
             image = degrade(rng, image)
         scale = np.sqrt(abs(np.linalg.det(transform[:, :2])))
-        placed = np.empty((len(self.usable), 3), np.float32)
+        placed = np.empty((len(self.usable), 4), np.float32)
         placed[:, :2] = (points[self.usable, :2] @ transform[:, :2].T + transform[:, 2] + 0.5) / size - 0.5
         placed[:, 2] = points[self.usable, 2] * scale / size
+        placed[:, 3] = trust[self.usable]
         return image, placed, expression, weight
 
     def batch(self, rng: np.random.Generator, count: int, size: int) -> tuple[np.ndarray, ...]:
-        """`count` random augmented crops, stacked."""
-        return tuple(np.stack(part) for part in zip(*(self.sample(rng, int(index), size)
-                                                      for index in rng.integers(0, len(self), count))))
+        """`count` random augmented crops, stacked; every third one is of the few expressive photographs."""
+        chosen = np.concatenate([rng.choice(self.expressive, count // 3), rng.integers(0, len(self), count - count // 3)])
+        return tuple(np.stack(part) for part in zip(*(self.sample(rng, int(index), size) for index in chosen)))

@@ -57,7 +57,7 @@ class Losses:
         rounded = np.clip(np.round(texels).astype(int), 0, 255)
         for name in ("eye_left", "eye_right", "mouth"):
             features |= kit.topology.regions[name][rounded[:, 1], rounded[:, 0]]
-        point_weights = np.where(features, 3.0, 1.0)
+        point_weights = np.where(features, 4.0, 1.0)
         self.point_weights = torch.tensor(point_weights / point_weights.mean(), dtype=torch.float32,
                                           device=device)[None, :, None]
 
@@ -81,13 +81,14 @@ class Losses:
                 "slope": 250 * (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean())}
 
     def sparse(self, predicted: torch.Tensor, points: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Photographs: L1 at MediaPipe's points, x and y in full, z softly and up to an offset."""
+        """Photographs: L1 at MediaPipe's points (N, K, 4; last their trust), x, y in full, z softly and up to an offset."""
         flat = predicted.flatten(2)
         found = sum(flat[:, :, self.corner_index[k]] * self.corner_share[k] for k in range(4)).transpose(1, 2)
-        error = found - points
-        depth = error[..., 2:] - error[..., 2:].mean(1, keepdim=True)
-        return {"points": 200 * (error[..., :2].abs() * self.point_weights).mean(),
-                "depth": 20 * (depth.abs() * self.point_weights).mean()}
+        error, trust = found - points[..., :3], points[..., 3:]
+        offset = (error[..., 2:] * trust).sum(1, keepdim=True) / trust.sum(1, keepdim=True).clamp_min(1e-3)
+        weights = self.point_weights * trust
+        return {"points": 200 * (error[..., :2].abs() * weights).mean(),
+                "depth": 20 * ((error[..., 2:] - offset).abs() * weights).mean()}
 
     @staticmethod
     def smooth(offsets: torch.Tensor) -> torch.Tensor:
@@ -152,7 +153,7 @@ def validate(network: PositionMapNetwork, losses: Losses, photographs: Photograp
             flat = (offsets + F.avg_pool2d(network.mean, 2)).flatten(2)
             found = sum(flat[:, :, losses.corner_index[k]] * losses.corner_share[k] for k in range(4))
             target = torch.tensor(np.stack([s[1] for s in samples]), device=device)
-            error = (found.transpose(1, 2) - target)[..., :2].norm(dim=-1).mean(1)
+            error = (found.transpose(1, 2) - target[..., :3])[..., :2].norm(dim=-1).mean(1)
             extent = target[..., :2].amax(1) - target[..., :2].amin(1)
             total.append(error / extent.prod(1).sqrt())
     network.train()

@@ -91,7 +91,11 @@ def trust(face: FaceCapture, surface: np.ndarray, colours: np.ndarray, places: n
     facing = facing_camera(face, normals)
     inside = ((places > -0.5) & (places < np.array(picture.shape[1::-1]) - 0.5)).all(-1)
     inside = cv2.erode(inside.astype(np.float32), np.ones((5, 5)))
-    inner = inner_face(face.topology) * smooth_step(from_outline(face), 0.01, 0.04)
+    # The more the head is turned, the further a small error of the pose carries the far cheek into the background; its
+    # colours are better taken from the near one. The face's middle has no other side to take them from.
+    beside = np.abs(np.arange(SIZE) - (SIZE - 1) / 2) / (SIZE / 2)
+    turned = abs(np.sin(np.radians(face.yaw))) * smooth_step(beside, 0.06, 0.3)
+    inner = inner_face(face.topology) * smooth_step(from_outline(face), 0.01 + 0.04 * turned, 0.04 + 0.08 * turned)
     skin = skin_likeness(colours, normals, facing * mask * inside, inner)
     trusted = smooth_step(facing, 0.22, 0.5) * inside * (inner + (1 - inner) * skin)
     return np.clip(cv2.GaussianBlur(trusted, (0, 0), 1.0), 0, 1), np.clip(cv2.erode(skin, np.ones((9, 9))), 0, 1)
