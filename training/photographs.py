@@ -68,7 +68,7 @@ class Photographs:
         return targets[self.chosen], weights[self.chosen]
 
     def _expressive(self) -> np.ndarray:
-        """Indices of photographs with an open mouth or a closed eye, of which there are few."""
+        """Indices of photographs with an open mouth or a narrow eye: what a network sees too little of by chance."""
         def apart(a: int, b: int) -> np.ndarray:
             return np.linalg.norm(self.points[:, a] - self.points[:, b], axis=1)
         mouth = apart(13, 14) / apart(61, 291)
@@ -130,6 +130,6 @@ class Photographs:
         return image, placed, expression, weight
 
     def batch(self, rng: np.random.Generator, count: int, size: int) -> tuple[np.ndarray, ...]:
-        """`count` random augmented crops, stacked; every third one is of the few expressive photographs."""
+        """`count` random augmented crops, stacked; every third one is drawn from the expressive photographs."""
         chosen = np.concatenate([rng.choice(self.expressive, count // 3), rng.integers(0, len(self), count - count // 3)])
         return tuple(np.stack(part) for part in zip(*(self.sample(rng, int(index), size) for index in chosen)))
