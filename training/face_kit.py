@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from prn_blender.prn.arkit import ARKIT_NAMES
+from prn_blender.prn.face_fit import similarity
 from training.cache import default_cache
 from training.hm08 import Hm08, fetch_sources
 from training.people import random_identity
@@ -33,16 +34,6 @@ INTEROCULAR = 0.063             # metres between the eyes' centres, the mean adu
 def eye_centres(hm08: Hm08, shape: np.ndarray) -> np.ndarray:
     """(2, 3) centres of the eyeballs, the viewer's left one (the person's right) first."""
     return np.stack([shape[np.unique(hm08.quads[hm08.groups == f"helper-{side}-eye"])].mean(0) for side in "rl"])
-
-
-def similarity(source: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """Scale, rotation, translation that carry source (N, 3) onto target (Umeyama, 1991)."""
-    a, b = source - source.mean(0), target - target.mean(0)
-    u, s, vt = np.linalg.svd(b.T @ a)
-    sign = np.diag([1, 1, np.sign(np.linalg.det(u @ vt))])
-    rotation = u @ sign @ vt
-    scale = np.trace(np.diag(s) @ sign) / (a ** 2).sum()
-    return scale, rotation, target.mean(0) - scale * rotation @ source.mean(0)
 
 
 def shape_space(hm08: Hm08, layout: Layout, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -65,7 +56,7 @@ def shape_space(hm08: Hm08, layout: Layout, seed: int = 1) -> tuple[np.ndarray, 
             moved, displacement = targets[name]
             shape[moved] += weight * displacement
         shape = shape * [1, -1, -1]
-        scale, rotation, translation = similarity(shape[inner], reference)
+        scale, rotation, translation = similarity(shape[inner], reference, np.ones(len(inner)))
         people[index] = (scale * shape @ rotation.T + translation).ravel()
     # Make the space mirror-symmetric: a person's mirror image is as likely.
     mean = people.mean(0).reshape(-1, 3)
@@ -232,14 +223,14 @@ def mediapipe_mirror(points: np.ndarray) -> np.ndarray:
     from scipy.spatial import cKDTree
     faces = points.astype(np.float64) - points.mean(1, keepdims=True)
     faces /= np.linalg.norm(faces, axis=(1, 2), keepdims=True)
-    mean = faces.mean(0)
+    mean, alike = faces.mean(0), np.ones(faces.shape[1])
     for _ in range(4):
-        mean = np.mean([face @ similarity(face, mean)[1].T for face in faces], 0)
+        mean = np.mean([face @ similarity(face, mean, alike)[1].T for face in faces], 0)
     partner = np.arange(len(mean))
     mirrored = mean * [-1, 1, 1]
     for _ in range(5):
         partner = cKDTree(mean).query(mirrored)[1]
-        mirrored = mirrored @ similarity(mirrored, mean[partner])[1].T
+        mirrored = mirrored @ similarity(mirrored, mean[partner], alike)[1].T
     if (partner[partner] != np.arange(len(mean))).any():
         raise ValueError("MediaPipe's points could not be paired left and right")
     return partner
