@@ -168,8 +168,7 @@ def _winding(loop: np.ndarray, point: np.ndarray) -> bool:
     return bool((crosses & (x > point[0])).sum() % 2)
 
 
-# MediaPipe's points that sit where the 68 iBUG points do (the jaw: the nearest points of MediaPipe's face outline),
-# a first guess that `training.landmarks` refines.
+# MediaPipe's points that sit where the 68 iBUG points do (the jaw: the nearest points of MediaPipe's face outline).
 IBUG_FROM_MEDIAPIPE = [
     162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389,
     71, 63, 105, 66, 107, 336, 296, 334, 293, 301, 168, 197, 5, 4, 75, 97, 2, 326, 305,
@@ -264,7 +263,6 @@ def build(cache: Path, faces: Path) -> None:
     partner = mediapipe_mirror(labelled)
     mediapipe = 0.5 * (mediapipe + mediapipe[partner] * [-1, 1] + [SIZE - 1, 0])
     usable &= usable[partner]
-    landmarks = mediapipe[IBUG_FROM_MEDIAPIPE]
     above = np.flatnonzero(hm08.vertices[:, 1] > 6.0)
     place = np.full(len(mean), -1)
     place[above] = np.arange(len(above))
@@ -274,7 +272,7 @@ def build(cache: Path, faces: Path) -> None:
         "mean": mean[above].astype(np.float32), "identity": identity[:, above].astype(np.float16),
         "expression": expression[:, above].astype(np.float16),
         "face_vertices": place[layout.vertices].astype(np.int16), "face_uv": layout.uv.astype(np.float32),
-        "face_quads": layout.quads.astype(np.int16), "landmarks": landmarks.astype(np.float32),
+        "face_quads": layout.quads.astype(np.int16),
         "hm08_vertices": above.astype(np.int16),
     }
     np.savez_compressed(SHIPPED, **shipped)
