@@ -131,7 +131,7 @@ def true_roughness(people: int = 100) -> float:
     space = face_fit.load_shape_space()
     mean, mask = face_fit.reading(space.mean), grid_mask()
     rng = np.random.default_rng(0)
-    shapes = len(space.prior) - space.identities
+    shapes = len(space.basis) - space.identities
     values = []
     for _ in range(people):
         expression = rng.uniform(0, 1, shapes) * (rng.random(shapes) < 0.1)

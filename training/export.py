@@ -55,8 +55,9 @@ def export_onnx(network: PositionMapNetwork) -> bytes:
     kept, casts = [], []
     for initializer in graph.initializer:
         values = numpy_helper.to_array(initializer)
-        if values.dtype != np.float32 or values.size < 1024 or values.shape[-3:] == (3, 256, 256):
-            kept.append(numpy_helper.from_array(values, initializer.name))      # the mean map stays exact
+        convolution = values.ndim == 4 and values.shape[-1] <= 4
+        if values.dtype != np.float32 or not convolution:
+            kept.append(numpy_helper.from_array(values, initializer.name))      # the mean map and the like stay exact
             continue
         name = initializer.name
         kept.append(numpy_helper.from_array(values.astype(np.float16), f"{name}.f16"))

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from prn_blender.prn.network import INPUT_SIZE, PositionMapNetwork, enlarged, mean_in_crop
+from prn_blender.prn.network import INPUT_SIZE, PositionMapNetwork, bicubic, enlarged, mean_in_crop
 from training.cache import default_cache
 from training.face_kit import build
 from training.kit import Kit
@@ -38,6 +38,7 @@ class Losses:
 
     def __init__(self, kit: Kit, device: torch.device) -> None:
         size = LOSS_SIZE
+        self.enlarging = bicubic(size).to(device)
         step = len(kit.topology.weights) // size
         weights = kit.topology.weights.reshape(size, step, size, step).mean((1, 3))
         self.weights = torch.tensor(weights / weights.mean(), device=device)[None, None]
@@ -149,7 +150,7 @@ def validate(network: PositionMapNetwork, losses: Losses, photographs: Photograp
         for start in range(0, 600, 50):
             samples = [photographs.sample(rng, index, INPUT_SIZE, augment=False) for index in range(start, start + 50)]
             images = torch.tensor(np.stack([s[0] for s in samples]), device=device).permute(0, 3, 1, 2).float() / 255
-            offsets = enlarged(network.offsets(images)[0], LOSS_SIZE)
+            offsets = enlarged(network.offsets(images)[0], losses.enlarging)
             flat = (offsets + F.avg_pool2d(network.mean, 2)).flatten(2)
             found = sum(flat[:, :, losses.corner_index[k]] * losses.corner_share[k] for k in range(4))
             target = torch.tensor(np.stack([s[1] for s in samples]), device=device)
@@ -220,7 +221,7 @@ def train(arguments: argparse.Namespace) -> None:
         count = len(photo[0])
         with torch.autocast(device.type, torch.bfloat16):
             offsets, logits = network.offsets(images)
-        offsets, logits = enlarged(offsets.float(), LOSS_SIZE), logits.float()
+        offsets, logits = enlarged(offsets.float(), losses.enlarging), logits.float()
         predicted = offsets + F.avg_pool2d(network.mean, 2)
         truth = {key: torch.from_numpy(value).to(device) for key, value in head.items() if key != "image"}
         expression = torch.sigmoid(logits)

@@ -11,20 +11,20 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .crop import SIDE_PER_LANDMARK_BOX
 from .position_map import SIZE, Topology
 
 INPUT_SIZE = 128
 DECODER_SIZE = 64       # the map is decoded at this size; it is smooth, so the rest is interpolation
 
 
+# Where the mean head lies in its crop, metres in the head frame: the crop's side and its centre's height. Constants of the
+# trained weights, near what the 68 landmarks' box gives; they may not follow when a landmark is placed anew.
+MEAN_CROP_SIDE, MEAN_CROP_CENTRE = 0.21910913, 0.04504143
+
+
 def mean_in_crop(topology: Topology) -> np.ndarray:
     """(256, 256, 3) float32 mean position map seen from the front, in crop units, as a face in its own crop lies."""
-    points = topology.landmarks_of(topology.mean)[:, :2]
-    low, high = points.min(0), points.max(0)
-    side = SIDE_PER_LANDMARK_BOX * np.sqrt(np.prod(high - low))
-    centre = np.array([*(low + high) / 2, 0], np.float32)
-    return ((topology.mean - centre) / side).astype(np.float32)
+    return ((topology.mean - np.float32([0, MEAN_CROP_CENTRE, 0])) / np.float32(MEAN_CROP_SIDE)).astype(np.float32)
 
 
 def convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
@@ -85,6 +85,7 @@ class PositionMapNetwork(nn.Module):
         nn.init.zeros_(self.head.bias)
         # Not a weight: it follows from the topology.
         self.register_buffer("mean", torch.from_numpy(np.ascontiguousarray(mean.transpose(2, 0, 1)))[None], persistent=False)
+        self.register_buffer("enlarging", bicubic(SIZE), persistent=False)
 
     def offsets(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Offsets from the mean at the decoder's size (N, 3, 64, 64), and ARKit logits (N, 52)."""
@@ -93,12 +94,21 @@ class PositionMapNetwork(nn.Module):
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         offsets, logits = self.offsets(images)
-        return self.mean + enlarged(offsets, SIZE), logits
+        return self.mean + enlarged(offsets, self.enlarging), logits
 
 
-def enlarged(offsets: torch.Tensor, size: int) -> torch.Tensor:
-    """Offsets (N, 3, 64, 64) interpolated to (N, 3, size, size) without a kink between texels."""
-    return F.interpolate(offsets, size=(size, size), mode="bicubic", align_corners=False)
+def bicubic(size: int) -> torch.Tensor:
+    """(size, 64) matrix that interpolates 64 values to `size` without a kink."""
+    rows = F.interpolate(torch.eye(DECODER_SIZE)[None, None], size=(size, DECODER_SIZE), mode="bicubic", align_corners=False)
+    return rows[0, 0]
+
+
+def enlarged(offsets: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """Offsets (N, 3, 64, 64) interpolated to (N, 3, size, size) by `bicubic(size)`.
+
+    Two matrix products: ONNX Runtime's own cubic resize takes three times as long as the whole network.
+    """
+    return matrix @ offsets @ matrix.T
 
 
 def convolution_to_vector(channels: int, code: int) -> nn.Sequential:
