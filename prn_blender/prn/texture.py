@@ -18,7 +18,7 @@ from .render import depth_buffer
 
 SKIN_SAMPLES_FACING = 0.45  # a texel teaches the skin's colour when it faces the camera at least this much (cosine)
 ABOVE_BROWS = 10  # texels from the landmarks of the brows to where the face's oval ends
-BESIDE_CHEEKS = 0.82  # part of the half width between the landmarks beside the cheeks that is surely face
+BESIDE_CHEEKS = 0.72  # part of the half width between the landmarks beside the cheeks that is surely face
 OUTLINE_SIZE = 192  # pixels of the small picture in which the outline is found
 DARKEST = 8.0  # added before logarithms of 0..255 colours: ratios in near-black shadows mean nothing
 
@@ -108,7 +108,7 @@ def inner_face(topology: Topology) -> np.ndarray:
     the cheeks it keeps a distance: there hair hangs, and a surface that is a little too wide reaches the background.
     """
     jaw, brows = topology.landmarks[:17].copy(), topology.landmarks[17:27] - (0, ABOVE_BROWS)
-    beside = np.r_[0:5, 12:17]
+    beside = np.r_[0:7, 10:17]
     middle = (SIZE - 1) / 2
     jaw[beside, 0] = middle + (jaw[beside, 0] - middle) * BESIDE_CHEEKS
     oval = np.zeros((SIZE, SIZE), np.uint8)
