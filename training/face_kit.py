@@ -220,7 +220,7 @@ def inner_lip_texels(rim: np.ndarray, across: np.ndarray, points: np.ndarray) ->
 def mediapipe_mirror(points: np.ndarray) -> np.ndarray:
     """(478,) each MediaPipe point's partner on the other side, found on the mean of many labelled faces (N, 478, 3)."""
     from scipy.spatial import cKDTree
-    faces = points.astype(np.float64) - points.mean(1, keepdims=True)
+    faces = points - points.mean(1, keepdims=True)
     faces /= np.linalg.norm(faces, axis=(1, 2), keepdims=True)
     mean, alike = faces.mean(0), np.ones(faces.shape[1])
     for _ in range(4):
@@ -255,7 +255,7 @@ def build(cache: Path, faces: Path) -> None:
     mean_map = (mean[layout.vertices[corners]] * weights[..., None]).sum(2)
     mask = trimmed(mask, mean_map)
     mediapipe, usable = mediapipe_texels(layout, faces / "mediapipe_on_hm08.npz")
-    labelled = np.load(faces / "points.npz")["points32"][:1000]
+    labelled = np.load(faces / "points.npz")["points32"][:1000].astype(np.float64) / 32
     mouth = layout.holes[0]
     for point, texel in inner_lip_texels(layout.uv[mouth] * SIZE - 0.5, mean[layout.vertices[mouth], 0], labelled).items():
         mediapipe[point], usable[point] = texel, True
