@@ -81,11 +81,14 @@ class Losses:
         return {"map": 100 * (error.abs() * self.weights).mean(),
                 "slope": 250 * (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean())}
 
+    def at_points(self, predicted: torch.Tensor) -> torch.Tensor:
+        """Maps (N, 3, S, S) at MediaPipe's usable points, (N, K, 3)."""
+        flat = predicted.flatten(2)
+        return sum(flat[:, :, self.corner_index[k]] * self.corner_share[k] for k in range(4)).transpose(1, 2)
+
     def sparse(self, predicted: torch.Tensor, points: torch.Tensor) -> dict[str, torch.Tensor]:
         """Photographs: L1 at MediaPipe's points (N, K, 4; last their trust), x, y in full, z softly and up to an offset."""
-        flat = predicted.flatten(2)
-        found = sum(flat[:, :, self.corner_index[k]] * self.corner_share[k] for k in range(4)).transpose(1, 2)
-        error, trust = found - points[..., :3], points[..., 3:]
+        error, trust = self.at_points(predicted) - points[..., :3], points[..., 3:]
         offset = (error[..., 2:] * trust).sum(1, keepdim=True) / trust.sum(1, keepdim=True).clamp_min(1e-3)
         weights = self.point_weights * trust
         return {"points": 200 * (error[..., :2].abs() * weights).mean(),
@@ -128,7 +131,7 @@ class Batches:
 
 def learning_rate(progress: float, step: int, peak: float) -> float:
     """Warm-up, a plateau, and a fall to nothing over the last 40 % of this run's time (warmup-stable-decay)."""
-    return peak * min(1.0, (step + 1) / 300) * min(1.0, max(0.0, (1 - progress) / 0.4)) ** 1.0
+    return peak * min(1.0, (step + 1) / 300) * min(1.0, max(0.0, (1 - progress) / 0.4))
 
 
 def average(ema: torch.nn.Module, network: torch.nn.Module, step: int) -> None:
@@ -151,10 +154,9 @@ def validate(network: PositionMapNetwork, losses: Losses, photographs: Photograp
             samples = [photographs.sample(rng, index, INPUT_SIZE, augment=False) for index in range(start, start + 50)]
             images = torch.tensor(np.stack([s[0] for s in samples]), device=device).permute(0, 3, 1, 2).float() / 255
             offsets = enlarged(network.offsets(images)[0], losses.enlarging)
-            flat = (offsets + F.avg_pool2d(network.mean, 2)).flatten(2)
-            found = sum(flat[:, :, losses.corner_index[k]] * losses.corner_share[k] for k in range(4))
+            found = losses.at_points(offsets + F.avg_pool2d(network.mean, 2))
             target = torch.tensor(np.stack([s[1] for s in samples]), device=device)
-            error = (found.transpose(1, 2) - target[..., :3])[..., :2].norm(dim=-1).mean(1)
+            error = (found - target[..., :3])[..., :2].norm(dim=-1).mean(1)
             extent = target[..., :2].amax(1) - target[..., :2].amin(1)
             total.append(error / extent.prod(1).sqrt())
     network.train()

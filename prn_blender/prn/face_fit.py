@@ -104,8 +104,7 @@ class ShapeSpace:
         n = self.bounded = MOTIONS + self.identities
         self._free_inverse = np.linalg.inv(normal[:n, :n] + np.diag(self.prior[:n])).astype(np.float32)
         self._cross = normal[:n, n:].astype(np.float32)
-        self._grid_mask = mask.reshape(GRID, GRID).astype(np.float32)
-        self._grid_blur = cv2.GaussianBlur(self._grid_mask, (0, 0), RESIDUAL_BLUR)
+        self._grid_blur = cv2.GaussianBlur(mask.reshape(GRID, GRID).astype(np.float32), (0, 0), RESIDUAL_BLUR)
 
     def solve(self, offsets: np.ndarray, expression: np.ndarray) -> np.ndarray:
         """Small motion (7,) and coefficients (172,) that explain offsets from the mean (solved, 3), head frame.
