@@ -180,6 +180,39 @@ def test(arguments: list[str]) -> int:
     return run(environment_for("test", options.bpy), [str(ROOT / "tests" / "run.py"), *rest])
 
 
+def package(arguments: list[str]) -> int:
+    from addon_manifest import package as zips
+    parser = argparse.ArgumentParser(prog="build.py package", description="Make the extension's zips, for installing in Blender.")
+    parser.add_argument("--platform", choices=(*zips.PLATFORMS, "all"), default=this_platform(),
+                        help="the machines to make it for (default: this one, %(default)s)")
+    parser.add_argument("--python", choices=(zips.OLD, zips.NEW, "all"), default="all",
+                        help=f"{zips.OLD} for Blender 4.2 to 5.0, {zips.NEW} for 5.1 on and for Linux distributions' own builds")
+    parser.add_argument("-o", "--output", type=Path, default=ROOT / "dist", metavar="FOLDER", help="default: %(default)s")
+    options = parser.parse_args(arguments)
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        project = tomllib.load(file)
+    groups = project["dependency-groups"]
+    packed = project["tool"]["prn"]["wheels"]
+    pins = [pin for pin in [*requirements(groups, "capture"), *requirements(groups, "capture-no-deps")]
+            if pin.split("==")[0] in packed]
+    interpreter = environment_for("capture")
+    for platform in zips.PLATFORMS if options.platform == "all" else [options.platform]:
+        for python in zips.PLATFORMS[platform].pythons:
+            if options.python in ("all", python):
+                try:
+                    path = zips.package(platform, python, options.output, interpreter, pins, cache_folder() / "wheels")
+                except zips.PackageError as error:
+                    raise SetupError(str(error)) from None
+                print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+def this_platform() -> str:
+    """This machine as Blender's manifests name it."""
+    system = {"win32": "windows", "darwin": "macos"}.get(sys.platform, "linux")
+    return f"{system}-{'arm64' if os.uname().machine == 'arm64' else 'x64'}" if os.name != "nt" else "windows-x64"
+
+
 def train(arguments: list[str]) -> int:
     return run(environment_for("train"), ["-m", "training.train", *arguments])
 
@@ -195,6 +228,7 @@ def evaluate(arguments: list[str]) -> int:
 COMMANDS = {
     "capture": (capture, "a photograph to a face mesh: build.py capture INPUT [-o OUT] [--preview PNG]"),
     "test": (test, "run the whole test suite: build.py test [--bpy VERSION] [pytest's arguments]"),
+    "package": (package, "make the extension's zips: build.py package [--platform PLATFORM|all]"),
     "evaluate": (evaluate, "measure the shipped weights: build.py evaluate --data FOLDER --json FILE"),
     "train": (train, "train the network, or go on training it: build.py train --faces FOLDER --minutes N"),
     "export": (export, "write weights/ from the last training checkpoint"),
