@@ -1,4 +1,4 @@
-"""Face capture as a library: photographs in, position maps out. Never imports bpy nor torch.
+"""Face capture as a library: photographs and videos in, position maps out. Never imports bpy nor torch.
 
     from prn_blender.prn import capture_image
     face = capture_image("portrait.jpg")[0]
@@ -10,11 +10,13 @@ import importlib
 
 _EXPORTS = {
     "ARKIT_NAMES": "arkit",
+    "CaptureCancelled": "errors",
     "CaptureError": "errors",
     "FaceCapture": "capture",
     "NoFaceError": "errors",
     "OnnxEngine": "engine",
     "capture_image": "capture",
+    "capture_video": "track",
     "load_bundle": "weights",
 }
 

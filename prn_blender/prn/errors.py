@@ -15,3 +15,9 @@ class NoFaceError(CaptureError):
     """The picture could be read, but no face was found in it."""
 
     exit_status = 3
+
+
+class CaptureCancelled(CaptureError):
+    """The user asked to stop."""
+
+    exit_status = 130

@@ -1,0 +1,352 @@
+"""Video -> position maps, frame by frame: the door to moving faces, as capture.py is to photographs. Never imports bpy.
+
+frame -> crop from the last map -> batched forward passes -> maps. The detector looks at the whole frame only at the
+start, at cuts, while nobody is followed, and now and then for newcomers; it looks near a face when that face is in
+doubt. Holds one batch of frames, however long the video is. Reads the video and the weights; writes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from .capture import _default_engine
+from .crop import Crop, crop_from_face_box, crop_from_landmark_box
+from .detector import FaceBox, detect_faces
+from .engine import OnnxEngine
+from .errors import CaptureCancelled
+from .position_map import load_topology
+from .video import Video, VideoFrame, open_video
+
+BATCH = 4                   # frames a forward pass; more gains nothing on a CPU and lets the crops lag behind
+MAX_FACES = 8               # followed at once
+# A crop that its own map disagrees with by more than this is cut again from the map: share of the side, and ratio.
+_OFF_CENTRE, _OFF_SIZE = 0.10, 1.15
+_CHECK_SECONDS = 0.5        # between looks at whether a followed face still is one
+_SEARCH_SECONDS = 0.15      # between searches while nobody is followed
+_NEWCOMER_SECONDS = 2.0     # between searches for other faces while somebody is followed
+_NEARER = 1.5               # a face is nearer than another if its area is this much larger
+_REMEMBERED_SECONDS = 3.0   # so long a lost face keeps its number, if it comes back where it was
+_WINDOW = 128               # pixels of the picture in which a face is looked for again, twice its crop's side
+_LIKENESS = 0.55            # correlation with the frame before, below which a face is in doubt
+_DOUBTS = 3                 # frames in a row without a face, after which it is lost: a detector may miss one
+_THUMBNAIL = 24
+# A cut: the small picture (64x36) changes by this many grey levels in the mean, and its middle is found nowhere in the
+# one before, not even moved by a few pixels (correlation). Measured on cuts at most 0.46, on fast pans at least 0.69.
+_CUT_CHANGE, _CUT_CORRELATION = 6.0, 0.58
+
+
+@dataclass(frozen=True)
+class TrackedFace:
+    """One face in one frame.
+
+    Faces of one number are the same face, told by where it is; a cut gives new numbers. 0 is the first one found.
+    """
+
+    track: int
+    crop: Crop  # the square that the network saw, image frame
+    crop_map: np.ndarray  # (256, 256, 3) float32, the network's position map in crop units
+    expression: np.ndarray  # (52,) float32 in 0..1, the network's ARKit weights
+
+
+@dataclass(frozen=True)
+class TrackedFrame:
+    """One frame with the faces that were seen in it, largest first; none is a gap."""
+
+    index: int
+    time: float  # seconds since the first frame
+    image: np.ndarray  # (H, W, 3) uint8 RGB; keep it only where it is needed
+    faces: list[TrackedFace]
+    cut: bool  # whether a new shot begins here
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a video is. fraction and seconds_left are None where nobody knows the video's length."""
+
+    done: int
+    total: int | None
+    seconds: float
+
+    @property
+    def fraction(self) -> float | None:
+        return min(self.done / self.total, 1.0) if self.total else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        return max(self.total - self.done, 0) * self.seconds / self.done if self.total and self.done else None
+
+    def __str__(self) -> str:
+        if self.total is None:
+            return f"frame {self.done}"
+        left = self.seconds_left
+        clock = "" if left is None else f", {int(left) // 60}:{int(left) % 60:02d} left"
+        return f"frame {self.done} of {self.total}{clock}"
+
+
+@dataclass
+class _Track:
+    """A face that is followed: where its next crop lies, and how sure that is."""
+
+    number: int
+    crop: Crop
+    speed: np.ndarray = field(default_factory=lambda: np.zeros(3))  # of the crop: x, y pixels and log side, a frame
+    thumbnail: np.ndarray | None = None
+    checked: float = 0.0  # seconds: when it was last known to be a face
+    seen: float = 0.0
+    doubts: int = 0  # frames in a row in which the detector did not see it
+
+    def ahead(self, frames: int) -> Crop:
+        x, y, growth = self.speed * frames
+        return Crop(self.crop.center_x + x, self.crop.center_y + y, self.crop.side * float(np.exp(growth)))
+
+
+def capture_video(
+    source: str | os.PathLike | Iterable | Video,
+    *,
+    faces: Literal["largest", "all"] = "largest",
+    fps: float | None = None,
+    engine: OnnxEngine | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Iterator[TrackedFrame]:
+    """Follow the faces of a video; yields every frame in order, those without a face as well.
+
+    source: a movie, an image sequence (folder, pattern or one of its pictures), an iterable of files or of arrays
+    (H, W, 3) uint8 RGB, or what `open_video` gave, whose warnings can then be read afterwards. faces: the largest (if
+    somebody comes nearer, that face under a new number), or all. fps: overrides the source's rate. engine: by default
+    the shipped weights. progress: called after each frame. cancelled: asked before each frame; when it says yes,
+    CaptureCancelled is raised. Raises CaptureError at once, not on the first frame, if the source cannot be read.
+    Runs in any thread; closing the iterator stops it.
+    """
+    if faces not in ("largest", "all"):
+        raise ValueError(f"faces must be 'largest' or 'all', not {faces!r}")
+    video = source if isinstance(source, Video) else open_video(source, fps)
+    return _Tracker(faces, engine or _default_engine(), video.fps).run(video, progress, cancelled)
+
+
+class _Tracker:
+    def __init__(self, faces: str, engine: OnnxEngine, fps: float) -> None:
+        self.all = faces == "all"
+        self.engine = engine
+        self.fps = fps
+        self.topology = load_topology()
+        self.tracks: list[_Track] = []
+        self.lost: list[_Track] = []
+        self.numbers = 0
+        self.searched = -np.inf  # seconds: when the whole frame was last searched
+        self.cuts = _Cuts()
+
+    def run(self, video: Video, progress, cancelled) -> Iterator[TrackedFrame]:
+        started = time.perf_counter()
+        done = 0
+        batch: list[VideoFrame] = []
+        cut = False
+
+        def finished() -> Iterator[TrackedFrame]:
+            nonlocal done
+            for frame, found in zip(batch, self.follow(batch)):
+                done += 1
+                yield TrackedFrame(frame.index, frame.time, frame.image, found, cut and frame is batch[0])
+                if progress:
+                    progress(Progress(done, video.count, time.perf_counter() - started))
+
+        for frame in video:
+            if cancelled and cancelled():
+                raise CaptureCancelled("The capture was cancelled.")
+            is_cut = self.cuts.begins(frame.image)
+            if batch and (is_cut or len(batch) == BATCH or not self.tracks):
+                yield from finished()
+                batch, cut = [], False
+            if is_cut:
+                cut = True
+                # Where somebody was says nothing about who is there in the next shot.
+                self.tracks, self.lost = [], []
+                self.searched = -np.inf
+            if not batch:
+                self.look_round(frame)
+            batch.append(frame)
+        if batch:
+            yield from finished()
+
+    # ---- finding faces -----------------------------------------------------------------------------------------------
+
+    def look_round(self, frame: VideoFrame) -> None:
+        """Search the whole frame where it is time to, and start tracks."""
+        if frame.time - self.searched < (_NEWCOMER_SECONDS if self.tracks else _SEARCH_SECONDS):
+            return
+        self.searched = frame.time
+        found = [crop_from_face_box(box) for box in detect_faces(self._reduced(frame.image))]
+        found = [Crop(*(np.array([crop.center_x, crop.center_y, crop.side]) * self._scale)) for crop in found]
+        if self.all:
+            for crop in found:
+                if len(self.tracks) < MAX_FACES and all(_apart(crop, track.crop) for track in self.tracks):
+                    self._start(crop, frame)
+        elif found:
+            nearest = max(found, key=lambda crop: crop.side)
+            current = self.tracks[0] if self.tracks else None
+            if current is None:
+                self._start(nearest, frame)
+            elif _apart(nearest, current.crop) and nearest.side ** 2 > _NEARER * current.crop.side ** 2:
+                self.lost += self.tracks
+                self.tracks = []
+                self._start(nearest, frame)
+
+    def _reduced(self, image: np.ndarray) -> np.ndarray:
+        """The picture to search: while somebody is followed only faces of about that size matter, and few pixels do."""
+        self._scale = 1.0
+        if self.tracks:
+            smallest = min(track.crop.side for track in self.tracks)
+            wanted = 100 if not self.all else 200
+            self._scale = max(1.0, smallest / wanted)
+        if self._scale == 1.0:
+            return image
+        size = max(1, round(image.shape[1] / self._scale)), max(1, round(image.shape[0] / self._scale))
+        return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+    def _start(self, crop: Crop, frame: VideoFrame) -> None:
+        self.lost = [track for track in self.lost if frame.time - track.seen <= _REMEMBERED_SECONDS]
+        known = [track for track in self.lost if not _apart(crop, track.crop)]
+        if known:
+            number = known[-1].number
+            self.lost = [track for track in self.lost if track.number != number]
+        else:
+            number = self.numbers
+            self.numbers += 1
+        self.tracks.append(_Track(number, crop, checked=frame.time, seen=frame.time))
+
+    # ---- following them ----------------------------------------------------------------------------------------------
+
+    def follow(self, batch: list[VideoFrame]) -> list[list[TrackedFace]]:
+        """The faces of each frame of a batch; tracks that are lost in it end."""
+        found: list[list[TrackedFace]] = [[] for _ in batch]
+        if not self.tracks:
+            return found
+        tracks = list(self.tracks)
+        crops = [[track.ahead(step) for step in range(len(batch))] for track in tracks]
+        pieces = np.stack([crop.cut(frame.image, self.engine.input_size)
+                           for row in crops for crop, frame in zip(row, batch)])
+        maps, expressions = self.engine.run(pieces)
+        for place, (track, row) in enumerate(zip(tracks, crops)):
+            for step, frame in enumerate(batch):
+                at = place * len(batch) + step
+                face = TrackedFace(track.number, row[step], maps[at], expressions[at])
+                own = self.crop_of(face)
+                if _disagree(own, row[step]):
+                    # The head moved otherwise than expected: once more, where it is.
+                    piece = own.cut(frame.image, self.engine.input_size)
+                    again, weights = self.engine.run(piece[None])
+                    face = TrackedFace(track.number, own, again[0], weights[0])
+                    own = self.crop_of(face)
+                    pieces[at] = piece
+                if not self._holds(track, own, frame, pieces[at]):
+                    # What was carried along in doubt was no face either.
+                    for faces in found[max(0, step - track.doubts + 1):step]:
+                        faces[:] = [other for other in faces if other.track != track.number]
+                    self._drop(track)
+                    break
+                moved = np.array([own.center_x - track.crop.center_x, own.center_y - track.crop.center_y,
+                                  np.log(own.side / track.crop.side)])
+                track.speed = 0.5 * track.speed + 0.5 * np.clip(moved, *_fastest(own))
+                track.crop, track.seen = own, frame.time
+                found[step].append(face)
+        # The crop that lies one frame ahead of the last map is the next batch's first.
+        for track in self.tracks:
+            track.crop = track.ahead(1)
+        self._merge()
+        for faces in found:
+            faces.sort(key=lambda face: -face.crop.side)
+        return found
+
+    def crop_of(self, face: TrackedFace) -> Crop:
+        """The crop that a map's own landmarks ask for."""
+        landmarks = face.crop.to_image(self.topology.landmarks_of(face.crop_map))[:, :2]
+        return crop_from_landmark_box(*landmarks.min(0), *landmarks.max(0))
+
+    def _holds(self, track: _Track, own: Crop, frame: VideoFrame, piece: np.ndarray) -> bool:
+        """Whether there still is a face; asks the detector if time has passed or the picture has changed."""
+        height, width = frame.image.shape[:2]
+        inside = -0.1 * own.side < own.center_x < width + 0.1 * own.side and \
+            -0.1 * own.side < own.center_y < height + 0.1 * own.side
+        if not inside or not 16 < own.side < 4 * max(height, width):
+            return False
+        thumbnail = cv2.resize(piece.mean(2), (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
+        thumbnail = thumbnail[4:-4, 4:-4] - thumbnail[4:-4, 4:-4].mean()
+        before, track.thumbnail = track.thumbnail, thumbnail
+        likeness = 1.0
+        if before is not None:
+            norms = np.linalg.norm(before) * np.linalg.norm(thumbnail)
+            likeness = float((before * thumbnail).sum() / norms) if norms > 0 else 0.0
+        if likeness >= _LIKENESS and frame.time - track.checked < _CHECK_SECONDS and not track.doubts:
+            return True
+        if is_face(frame.image, own):
+            track.checked, track.doubts = frame.time, 0
+        else:
+            track.doubts += 1
+        return track.doubts < _DOUBTS
+
+    def _drop(self, track: _Track) -> None:
+        self.tracks.remove(track)
+        self.lost.append(track)
+        self.searched = -np.inf
+
+    def _merge(self) -> None:
+        """Two tracks on one face: the younger ends."""
+        for track in sorted(self.tracks, key=lambda track: -track.number):
+            older = [other for other in self.tracks if other.number < track.number]
+            if any(not _apart(track.crop, other.crop, 0.25) for other in older):
+                self.tracks.remove(track)
+
+
+def is_face(image: np.ndarray, crop: Crop) -> bool:
+    """Whether the detector sees a face about where the crop says, looking at little more than the crop."""
+    wide = Crop(crop.center_x, crop.center_y, 2 * crop.side)
+    window = (wide.cut(image, _WINDOW) * 255).astype(np.uint8)
+    for box in detect_faces(window):
+        found = crop_from_face_box(box)
+        place = np.hypot(found.center_x - _WINDOW / 2, found.center_y - _WINDOW / 2) / (_WINDOW / 2)
+        if place < 0.35 and 0.6 < found.side / (_WINDOW / 2) < 1.6:
+            return True
+    return False
+
+
+def _apart(one: Crop, other: Crop, share: float = 0.5) -> bool:
+    """Whether two crops show different faces: centres further apart than a share of the side, or sizes far off."""
+    distance = np.hypot(one.center_x - other.center_x, one.center_y - other.center_y)
+    return distance > share * min(one.side, other.side) or not 0.5 < one.side / other.side < 2
+
+
+def _disagree(own: Crop, crop: Crop) -> bool:
+    distance = np.hypot(own.center_x - crop.center_x, own.center_y - crop.center_y)
+    return distance > _OFF_CENTRE * crop.side or not 1 / _OFF_SIZE < own.side / crop.side < _OFF_SIZE
+
+
+def _fastest(crop: Crop) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds on a crop's motion in one frame that may be carried on: a map gone wrong must not throw the next one."""
+    limit = np.array([0.1 * crop.side, 0.1 * crop.side, 0.05])
+    return -limit, limit
+
+
+class _Cuts:
+    """Tells where a new shot begins, from small grey pictures."""
+
+    def __init__(self) -> None:
+        self.small: np.ndarray | None = None
+
+    def begins(self, image: np.ndarray) -> bool:
+        # Every few pixels are enough, and reading them all would take longer than a small network.
+        step = max(1, min(image.shape[:2]) // 72)
+        small = cv2.resize(image[::step, ::step], (64, 36), interpolation=cv2.INTER_AREA).astype(np.float32).mean(2)
+        before, self.small = self.small, small
+        if before is None or np.abs(small - before).mean() < _CUT_CHANGE:
+            return False
+        middle = small[6:-6, 10:-10]
+        if middle.std() < 1 or before.std() < 1:  # a plain picture correlates with nothing
+            return True
+        return float(cv2.matchTemplate(before, middle, cv2.TM_CCOEFF_NORMED).max()) < _CUT_CORRELATION
