@@ -213,12 +213,21 @@ def this_platform() -> str:
     return f"{system}-{'arm64' if os.uname().machine == 'arm64' else 'x64'}" if os.name != "nt" else "windows-x64"
 
 
+def test_prnet(arguments: list[str]) -> int:
+    tests = [str(ROOT / "tests" / "test_prnet_parity.py"), "-m", "slow"]
+    return run(environment_for("prnet"), [str(ROOT / "tests" / "run.py"), *tests, *arguments])
+
+
 def train(arguments: list[str]) -> int:
     return run(environment_for("train"), ["-m", "training.train", *arguments])
 
 
 def export(arguments: list[str]) -> int:
     return run(environment_for("train"), ["-m", "training.export", *arguments])
+
+
+def convert_prnet(arguments: list[str]) -> int:
+    return run(environment_for("prnet"), ["-m", "training.convert_prnet", *arguments])
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -229,8 +238,10 @@ COMMANDS = {
     "capture": (capture, "a photograph to a face mesh: build.py capture INPUT [-o OUT] [--preview PNG]"),
     "test": (test, "run the whole test suite: build.py test [--bpy VERSION] [pytest's arguments]"),
     "package": (package, "make the extension's zips: build.py package [--platform PLATFORM|all]"),
+    "test-prnet": (test_prnet, "compare resfcn256 with TensorFlow on a real checkpoint (slow; installs TensorFlow)"),
     "evaluate": (evaluate, "measure the shipped weights: build.py evaluate --data FOLDER --json FILE"),
     "train": (train, "train the network, or go on training it: build.py train --faces FOLDER --minutes N"),
+    "convert-prnet": (convert_prnet, "PRNet's own weights to a bundle: build.py convert-prnet --checkpoint PREFIX --uv-data DIR -o BUNDLE"),
     "export": (export, "write weights/ from the last training checkpoint"),
 }
 
@@ -238,7 +249,7 @@ COMMANDS = {
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="build.py", description="PRN Face Capture: one door to everything.", formatter_class=argparse.RawTextHelpFormatter,
-        epilog="commands:\n" + "\n".join(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items())
+        epilog="commands:\n" + "\n".join(f"  {name:<15}{text}" for name, (_, text) in COMMANDS.items())
                + "\n\n'build.py COMMAND --help' tells a command's options.")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="what to do, see below")
     options = parser.parse_args(arguments[:1])

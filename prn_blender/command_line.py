@@ -118,6 +118,7 @@ def capture(arguments: list[str]) -> None:
 
     from .prn.capture import capture_image
     from .prn.engine import OnnxEngine
+    from .prn.position_map import HM08
     from .prn.texture import make_texture
     from .prn.weights import load_bundle
     watch.stage("start")
@@ -151,6 +152,10 @@ def capture(arguments: list[str]) -> None:
     print(f"{len(faces)} {'face' if len(faces) == 1 else 'faces'} captured in {watch}")
     for face in faces:
         print(f"  yaw {face.yaw:.0f}°, pitch {face.pitch:.0f}°, roll {face.roll:.0f}°")
+    if engine.bundle.research_only:
+        print(f"weights: {engine.bundle.licence}")
+    if engine.topology.name != HM08:
+        print("surface raw: the clean surface can be had with this program's own weights only")
     for path in written:
         print(f"wrote {path}")
 

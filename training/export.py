@@ -41,16 +41,22 @@ def rounded_network(state: dict[str, torch.Tensor]) -> PositionMapNetwork:
     return network.eval()
 
 
-def export_onnx(network: PositionMapNetwork) -> bytes:
-    """The ONNX graph of a network (see `Exported`), its large weights stored as float16."""
+def export_onnx(network: torch.nn.Module, input_size: int = INPUT_SIZE, halves: bool = True) -> bytes:
+    """The ONNX graph of a network (see `Exported`); with `halves` its large weights are stored as float16."""
     stream = io.BytesIO()
+    image = torch.zeros(1, input_size, input_size, 3)
+    with torch.no_grad():
+        outputs = ["position_map", "expression"][:len(Exported(network).eval()(image))]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(Exported(network).eval(), (torch.zeros(1, INPUT_SIZE, INPUT_SIZE, 3),), stream,
-                          input_names=["image"], output_names=["position_map", "expression"], opset_version=17,
-                          dynamic_axes={name: {0: "faces"} for name in ("image", "position_map", "expression")},
+        torch.onnx.export(Exported(network).eval(), (image,), stream,
+                          input_names=["image"], output_names=outputs, opset_version=17,
+                          dynamic_axes={name: {0: "faces"} for name in ("image", *outputs)},
                           dynamo=False)
     model = onnx.load_from_string(stream.getvalue())
+    if not halves:
+        onnx.checker.check_model(model)
+        return model.SerializeToString()
     graph = model.graph
     kept, casts = [], []
     for initializer in graph.initializer:
@@ -70,10 +76,10 @@ def export_onnx(network: PositionMapNetwork) -> bytes:
     return model.SerializeToString()
 
 
-def difference(network: PositionMapNetwork, model: bytes) -> float:
+def difference(network: torch.nn.Module, model: bytes, input_size: int = INPUT_SIZE) -> float:
     """Largest difference between torch and ONNX Runtime on noise pictures, in crop units."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    images = np.random.default_rng(0).random((4, INPUT_SIZE, INPUT_SIZE, 3), np.float32)
+    images = np.random.default_rng(0).random((4, input_size, input_size, 3), np.float32)
     with torch.no_grad():
         expected = [part.numpy() for part in Exported(network).eval()(torch.from_numpy(images))]
     found = session.run(None, {"image": images})

@@ -10,6 +10,7 @@ import os
 import time
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +22,7 @@ from .detector import FaceBox, detect_faces
 from .engine import OnnxEngine
 from .errors import CaptureError, NoFaceError
 from .image_io import MIN_SIDE, load_image
-from .position_map import SIZE, Topology, load_topology
+from .position_map import HM08, SIZE, Topology, sample
 from .render import depth_buffer, vertex_normals
 from .weights import load_bundle
 
@@ -46,7 +47,7 @@ class FaceCapture:
     crop: Crop  # the square that the network saw, image frame
     position_map: np.ndarray  # (256, 256, 3) float32, image frame: the chosen surface
     raw_position_map: np.ndarray  # (256, 256, 3) float32, image frame: as the network gave it
-    expression: np.ndarray  # (52,) float32 in 0..1, in the order of ARKIT_NAMES
+    expression: np.ndarray | None  # (52,) float32 in 0..1, in the order of ARKIT_NAMES; None from weights without it
     rotation: np.ndarray  # (3, 3) float64
     translation: np.ndarray  # (3,) float64, pixels
     pixels_per_metre: float
@@ -57,6 +58,7 @@ class FaceCapture:
     roll: float  # degrees; positive when it leans clockwise as the viewer sees it
     seconds: dict[str, float]  # how long each stage took
     topology: Topology
+    surface: Literal["fitted", "raw"] = "raw"  # which surface position_map is
 
 
 def capture_image(
@@ -70,7 +72,8 @@ def capture_image(
     """Capture the faces of a photograph.
 
     source: a file, or an array (H, W, 3) uint8 RGB. faces: the largest, all of them (largest first), or the number of
-    one, counted from the largest, which is 1. surface: "fitted" is clean, "raw" is what the network gave.
+    one, counted from the largest, which is 1. surface: "fitted" is clean, "raw" is what the network gave; weights with
+    another topology than the program's own always give it raw, because the fit's shape space is hm08's.
     interocular: the real distance between the eyes' centres in metres, which sets the scale. engine: the network to
     use; by default the shipped weights, which are loaded once.
     Raises NoFaceError if there is no face, CaptureError if the picture, the weights or the face's number are wrong.
@@ -85,18 +88,18 @@ def capture_image(
     boxes = _choose(detect_faces(image), faces, name)
     detected = time.perf_counter()
     engine = engine or _default_engine()
-    crops = [crop_from_face_box(box) for box in boxes]
+    crops = [crop_from_face_box(box, engine.bundle.crop) for box in boxes]
     maps, expressions = run_network(image, crops, engine)
     predicted = time.perf_counter()
     seconds = {"load": loaded - started, "detect": detected - loaded, "network": predicted - detected}
     return [
-        _place(image, box, crop, position_map, expression, surface, interocular, seconds)
-        for box, crop, position_map, expression in zip(boxes, crops, maps, expressions)
+        _place(image, box, crop, position_map, expression, engine.topology, surface, interocular, seconds)
+        for box, crop, position_map, expression in zip(boxes, crops, maps, repeat(None) if expressions is None else expressions)
     ]
 
 
-def run_network(image: np.ndarray, crops: list[Crop], engine: OnnxEngine) -> tuple[np.ndarray, np.ndarray]:
-    """Position maps (N, 256, 256, 3) in crop units and ARKit weights (N, 52) of N crops of a picture."""
+def run_network(image: np.ndarray, crops: list[Crop], engine: OnnxEngine) -> tuple[np.ndarray, np.ndarray | None]:
+    """Position maps (N, 256, 256, 3) in crop units and ARKit weights (N, 52), or None, of N crops of a picture."""
     return engine.run(np.stack([crop.cut(image, engine.input_size) for crop in crops]))
 
 
@@ -139,23 +142,26 @@ def _place(
     box: FaceBox,
     crop: Crop,
     raw_crop_map: np.ndarray,
-    expression: np.ndarray,
+    expression: np.ndarray | None,
+    topology: Topology,
     surface: str,
     interocular: float,
     seconds: dict[str, float],
 ) -> FaceCapture:
     """From what the network says about one crop to the finished capture."""
     started = time.perf_counter()
-    topology = load_topology()
-    raw_map = crop.to_image(raw_crop_map)
-    # The raw surface takes its pose from the fit as well: it knows what in a face is identity, expression and pose.
-    fit = face_fit.fit(raw_crop_map, expression)
-    rotation, scale = fit.rotation, fit.scale * crop.side
-    translation = crop.to_image(fit.translation).astype(np.float64)
-    if surface == "fitted":
-        position_map, expression = crop.to_image(fit.position_map), fit.expression
+    raw_map = position_map = crop.to_image(raw_crop_map)
+    if topology.name == HM08:
+        # The raw surface takes its pose from the fit as well: it knows what in a face is identity, expression and pose.
+        fit = face_fit.fit(raw_crop_map, expression)
+        scale, rotation, translation = fit.scale, fit.rotation, fit.translation
+        if surface == "fitted":
+            position_map, expression = crop.to_image(fit.position_map), fit.expression
     else:
-        position_map = raw_map
+        surface = "raw"
+        seen = sample(raw_crop_map, topology.reference_texels).astype(np.float64)
+        scale, rotation, translation = face_fit.similarity(topology.reference_points, seen, np.ones(len(seen)))
+    scale, translation = scale * crop.side, crop.to_image(translation).astype(np.float64)
     fitted = time.perf_counter()
 
     head_map = ((position_map - translation) @ rotation / scale).astype(np.float32)
@@ -171,7 +177,7 @@ def _place(
         crop=crop,
         position_map=position_map,
         raw_position_map=raw_map,
-        expression=np.asarray(expression, np.float32),
+        expression=None if expression is None else np.asarray(expression, np.float32),
         rotation=np.asarray(rotation, np.float64),
         translation=translation,
         pixels_per_metre=float(scale / to_metric),
@@ -182,6 +188,7 @@ def _place(
         roll=roll,
         seconds=seconds | {"fit": fitted - started, "visibility": ended - fitted},
         topology=topology,
+        surface=surface,
     )
 
 

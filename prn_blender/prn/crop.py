@@ -8,7 +8,7 @@ Needs numpy and OpenCV; touches no files.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
@@ -16,8 +16,26 @@ import numpy as np
 if TYPE_CHECKING:
     from .detector import FaceBox
 
-# The crop's side over the size (sqrt of the area) of the 68 landmarks' box: the convention that the network is trained on.
+# The crop's side over the size of the 68 landmarks' box: the convention that our network is trained on.
 SIDE_PER_LANDMARK_BOX = 1.6
+
+
+@dataclass(frozen=True)
+class CropConvention:
+    """How large the crop is that a network is trained on; it travels with the model bundle.
+
+    side: the crop's side over the size of the 68 landmarks' box. mean: which mean of the box's width and height is its size.
+    """
+
+    side: float = SIDE_PER_LANDMARK_BOX
+    mean: Literal["geometric", "arithmetic"] = "geometric"
+
+    def size(self, width: float, height: float) -> float:
+        """The size of a box."""
+        return float(np.sqrt(width * height)) if self.mean == "geometric" else (width + height) / 2
+
+
+OUR_CROP = CropConvention()
 
 # Where the landmarks' box lies inside a detector's box: its size over the detector box's size, and the way from the
 # detector box's centre to its centre in units of its own size. Medians over 375 training photographs turned at most
@@ -84,17 +102,18 @@ class Crop:
         return ((np.asarray(points, np.float64) - offset) / self.side).astype(np.float32)
 
 
-def crop_from_landmark_box(x_min: float, y_min: float, x_max: float, y_max: float) -> Crop:
-    """The crop round the box of the 68 landmarks (pixels, image frame): same centre, side = 1.6 sqrt(w h)."""
-    size = float(np.sqrt((x_max - x_min) * (y_max - y_min)))
-    return Crop((x_min + x_max) / 2, (y_min + y_max) / 2, SIDE_PER_LANDMARK_BOX * size)
+def crop_from_landmark_box(x_min: float, y_min: float, x_max: float, y_max: float,
+                           convention: CropConvention = OUR_CROP) -> Crop:
+    """The crop round the box of the 68 landmarks (pixels, image frame): same centre, side = 1.6 sqrt(w h) for our network."""
+    size = convention.size(x_max - x_min, y_max - y_min)
+    return Crop((x_min + x_max) / 2, (y_min + y_max) / 2, convention.side * size)
 
 
-def crop_from_face_box(box: FaceBox) -> Crop:
+def crop_from_face_box(box: FaceBox, convention: CropConvention = OUR_CROP) -> Crop:
     """The crop round a detected face, by the measured relation between detector boxes and landmark boxes."""
     size = LANDMARK_SIZE_PER_FACE_BOX * float(np.sqrt(box.width * box.height))
     return Crop(
         box.x + box.width / 2 + LANDMARK_CENTER_FROM_FACE_BOX[0] * size,
         box.y + box.height / 2 + LANDMARK_CENTER_FROM_FACE_BOX[1] * size,
-        SIDE_PER_LANDMARK_BOX * size,
+        convention.side * size,
     )

@@ -10,7 +10,7 @@ import onnxruntime
 
 from .arkit import ARKIT_NAMES
 from .errors import CaptureError
-from .position_map import SIZE
+from .position_map import HM08, SIZE
 from .weights import Bundle
 
 _INPUT = "image"
@@ -27,6 +27,7 @@ class OnnxEngine:
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
         self.bundle = bundle
         self.input_size = bundle.input_size
+        self.topology = bundle.topology
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         # Idle threads that spin take the cores from the fit and from whatever else runs; waking them costs microseconds.
@@ -45,20 +46,25 @@ class OnnxEngine:
             ) from error
         inputs = [node.name for node in self._session.get_inputs()]
         outputs = [node.name for node in self._session.get_outputs()]
-        if inputs != [_INPUT] or not set(_OUTPUTS) <= set(outputs):
+        self._outputs = [name for name in _OUTPUTS if name in outputs]
+        # The fit in our own topology starts from the network's expression; other networks need not have one.
+        needed = _OUTPUTS if self.topology.name == HM08 else _OUTPUTS[:1]
+        if inputs != [_INPUT] or not set(needed) <= set(outputs):
             raise CaptureError(
                 f"The weights file '{bundle.onnx_path}' is foreign, not a network for faces: "
                 f"use the weights that came with the program."
             )
 
-    def run(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def run(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """One forward pass.
 
         crops: (N, S, S, 3) float32 RGB in 0..1, S = `input_size`. Returns the position maps (N, 256, 256, 3) float32 in
-        crop units and the ARKit weights (N, 52) float32 in 0..1, in the order of ARKIT_NAMES.
+        crop units and the ARKit weights (N, 52) float32 in 0..1, in the order of ARKIT_NAMES; None instead of these if
+        the network has no such output.
         """
-        maps, expression = self._session.run(_OUTPUTS, {_INPUT: np.ascontiguousarray(crops, np.float32)})
-        if maps.shape[1:] != (SIZE, SIZE, 3) or expression.shape[1:] != (len(ARKIT_NAMES),):
+        found = self._session.run(self._outputs, {_INPUT: np.ascontiguousarray(crops, np.float32)})
+        maps, expression = found if len(found) == 2 else (found[0], None)
+        if maps.shape[1:] != (SIZE, SIZE, 3) or (expression is not None and expression.shape[1:] != (len(ARKIT_NAMES),)):
             raise CaptureError(
                 f"The weights file '{self.bundle.onnx_path}' is foreign, its outputs have the wrong size: "
                 f"use the weights that came with the program."

@@ -1,4 +1,4 @@
-"""The network: one face crop in, a UV position map and 52 ARKit weights out. The only module here that imports torch.
+"""The network: one face crop in, a UV position map and 52 ARKit weights out. Only this module and `resfcn256` import torch.
 
 Encoder-decoder after Feng et al. (ECCV 2018), smaller and posed differently: it regresses the offset from the mean
 position map, with a linear output, so that points outside the crop can be reached. A capture does not need this
@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .position_map import SIZE, Topology
+from .resfcn256 import ResFcn256
 
 INPUT_SIZE = 128
 DECODER_SIZE = 64       # the map is decoded at this size; it is smooth, so the rest is interpolation
@@ -117,15 +118,17 @@ def convolution_to_vector(channels: int, code: int) -> nn.Sequential:
 
 
 class Exported(nn.Module):
-    """The network as the engines see it: images (N, 128, 128, 3) -> maps (N, 256, 256, 3), ARKit weights (N, 52)."""
+    """The network as the engines see it: images (N, S, S, 3) -> maps (N, 256, 256, 3), and ARKit weights (N, 52) if it has them."""
 
-    def __init__(self, network: PositionMapNetwork) -> None:
+    def __init__(self, network: PositionMapNetwork | ResFcn256) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         position_map, logits = self.network(image.permute(0, 3, 1, 2))
-        return position_map.permute(0, 2, 3, 1), torch.sigmoid(logits)
+        position_map = position_map.permute(0, 2, 3, 1)
+        return (position_map,) if logits is None else (position_map, torch.sigmoid(logits))
 
 
-ARCHITECTURES = {"prn": PositionMapNetwork}
+# The networks by the name that a model bundle gives, made for its topology.
+ARCHITECTURES = {"prn": lambda topology: PositionMapNetwork(mean_in_crop(topology)), "resfcn256": lambda topology: ResFcn256()}

@@ -1,7 +1,8 @@
 """What stands in the face's openings: a surface across each eye and the mouth, which the topology leaves open.
 
 An artist's own eyeballs and teeth go behind the lids and lips. Until they are there, these surfaces carry the photo's
-eyes and teeth, so that nobody looks through the head. numpy and OpenCV only.
+eyes and teeth, so that nobody looks through the head. A topology without openings, as PRNet's, has an empty mesh here.
+numpy and OpenCV only.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ BEHIND = 0.0005  # metres from lids and lips to the surface behind them
 SMALLEST = 40  # texels; what is smaller is not an opening but a speck of the mask
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def opening_texels(topology: Topology) -> np.ndarray:
     """(256, 256) bool: the texels inside eyes and mouth."""
     count, labels, statistics, _ = cv2.connectedComponentsWithStats((~topology.mask).astype(np.uint8), connectivity=4)
@@ -32,7 +33,7 @@ def opening_texels(topology: Topology) -> np.ndarray:
     return inside
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def opening_grid(topology: Topology) -> Grid:
     """The surfaces' mesh: one vertex a texel of the openings and of a seam round them."""
     wide = cv2.dilate(opening_texels(topology).astype(np.uint8), np.ones((3, 3)), iterations=OVERLAP).astype(bool)
@@ -47,6 +48,8 @@ def opening_grid(topology: Topology) -> Grid:
 def close_openings(position_map: np.ndarray, topology: Topology) -> np.ndarray:
     """The map with its openings spanned from rim to rim like a soap film; all other texels stay. Any frame."""
     inside = opening_texels(topology)
+    if not inside.any():
+        return position_map
     film = np.where(inside[..., None], pull_push(position_map, topology.mask), position_map)
     rows, columns = np.nonzero(inside)
     window = slice(rows.min() - 1, rows.max() + 2), slice(columns.min() - 1, columns.max() + 2)

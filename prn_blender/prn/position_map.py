@@ -4,7 +4,8 @@ A UV position map (Feng et al., "Joint 3D Face Reconstruction and Dense Alignmen
 Network", ECCV 2018) is a 256x256 image of 3D positions in which a texel is always the same point of the face. The face
 is MakeHuman's hm08 (CC0) from the scalp to the upper neck with the ears, laid out in UV by `training/uv_layout.py`:
 mirror-symmetric about the middle column, eyes and mouth standing open so that lids and lips are never neighbours.
-This module reads `hm08_face.npz` and `landmarks68.json` beside it and knows numpy only.
+This module reads `hm08_face.npz` and `landmarks68.json` beside it and knows numpy only. A model bundle may bring a
+topology of its own, as PRNet's does: `Topology` is what any of them has, `Hm08Topology` what only hm08's has.
 
 Texel coordinates are (column, row), centres at integers, row 0 the scalp, column 0 at the viewer's left (the person's
 right). UV coordinates are Blender's: u right, v up, u = (column + 0.5) / 256, v = 1 - (row + 0.5) / 256.
@@ -19,8 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
+from .errors import CaptureError
+
 SIZE = 256
-TOPOLOGY_VERSION = 1
+HM08, TOPOLOGY_VERSION = "hm08", 1
 # Region weights of the loss, section 3.2 of the paper: 68 landmarks : eyes, nose, mouth : rest of the face : neck.
 LANDMARK_WEIGHT, FEATURE_WEIGHT, FACE_WEIGHT, NECK_WEIGHT = 16.0, 4.0, 3.0, 0.0
 STRIDES = (1, 2, 4)
@@ -93,19 +96,75 @@ class Grid:
 
 
 class Topology:
-    """The topology of one model bundle; `load_topology()` gives the hm08 one."""
+    """What the texels of a network's position maps are: which lie on the face, where the 68 landmarks are, and the mesh.
+
+    name: "hm08", or what the model bundle calls its own. mask (256, 256) bool, texels on the face. landmarks (68, 2)
+    float32 texels in iBUG order. reference_texels (N, 2) and reference_points (N, 3): points of an average head in the
+    head frame, metres, and where they are on the map; a head's pose is the similarity that carries them onto its map.
+    """
+
+    def __init__(self, name: str, mask: np.ndarray, landmarks: np.ndarray, reference_texels: np.ndarray,
+                 reference_points: np.ndarray) -> None:
+        self.name = name
+        self.mask = mask
+        self.landmarks = landmarks
+        self.reference_texels = reference_texels
+        self.reference_points = reference_points
+
+    def require_hm08(self, what: str) -> None:
+        """Raises CaptureError in one sentence if `what` (which begins it) needs hm08 and this is another topology."""
+        if self.name != HM08:
+            raise CaptureError(f"{what} can be had with this program's own weights only, because the weights in use have "
+                               f"another topology, '{self.name}': use the weights that came with the program.")
+
+    def landmarks_of(self, position_map: np.ndarray) -> np.ndarray:
+        """The 68 iBUG landmarks (68, 3) of a position map."""
+        return sample(position_map, self.landmarks)
+
+    def vertices_of(self, position_map: np.ndarray) -> np.ndarray:
+        """(V, C) the values of every texel on the face, row by row: the dense alignment, one fixed order for every face."""
+        return position_map[self.mask]
+
+    @lru_cache(maxsize=2 * len(STRIDES))
+    def grid(self, stride: int = 1) -> Grid:
+        """The position-map mesh: one vertex a masked texel (stride 1), or a cell of 2x2 or 4x4 masked texels.
+
+        Coarser levels take the cells' centres, so that every level is mirror-symmetric. Along the outline, the lids and
+        the lips the vertices move onto a smooth line, by less than a cell: texels alone would leave a staircase.
+        """
+        if stride not in STRIDES:
+            raise ValueError(f"stride must be one of {STRIDES}, not {stride}")
+        cells = SIZE // stride
+        whole = self.mask.reshape(cells, stride, cells, stride).all((1, 3))
+        squares = whole[:-1, :-1] & whole[1:, :-1] & whole[1:, 1:] & whole[:-1, 1:]
+        row, column = np.nonzero(squares)
+        corners = np.stack([row * cells + column, (row + 1) * cells + column,
+                            (row + 1) * cells + column + 1, row * cells + column + 1], 1)
+        used, quads = np.unique(corners, return_inverse=True)
+        quads = quads.reshape(-1, 4)
+        cell = np.stack([used % cells, used // cells], 1)
+        centres = smooth_boundary(cell + 0.5, quads) * stride - 0.5
+        return Grid(centres.astype(np.float32), cell, quads.astype(np.int32))
+
+    def loops(self) -> Grid:
+        """hm08's own face topology. Raises CaptureError: this is another one."""
+        self.require_hm08("The hm08 face loops")
+
+
+class Hm08Topology(Topology):
+    """The topology of this program's own weights; `load_topology()` gives it."""
 
     def __init__(self, folder: Path) -> None:
         data = np.load(folder / "hm08_face.npz")
+        with open(folder / "landmarks68.json", encoding="utf-8") as file:
+            landmarks = np.array(json.load(file)["texels"], np.float32)      # (68, 2) iBUG order
         self.version = int(data["version"])
-        self.mask: np.ndarray = data["mask"]                        # (256, 256) texels on the face
         self._texel_vertices = data["texel_vertices"].astype(np.int32)
         self._texel_weights = data["texel_weights"]
         self._face_quads = data["face_quads"].astype(np.int32)
         self._face_uv = data["face_uv"]
         self.mean = self.map_of(data["mean"])                       # (256, 256, 3) head frame, metres
-        with open(folder / "landmarks68.json", encoding="utf-8") as file:
-            self.landmarks = np.array(json.load(file)["texels"], np.float32)      # (68, 2) iBUG order
+        super().__init__(HM08, data["mask"], landmarks, landmarks, sample(self.mean, landmarks))
 
     def map_of(self, vertices: np.ndarray) -> np.ndarray:
         """Position map (256, 256, C) of values (V, C) on hm08's vertices above the shoulders (`ShapeSpace`).
@@ -116,10 +175,6 @@ class Topology:
         for corner in range(self._texel_vertices.shape[-1]):
             result += vertices[self._texel_vertices[..., corner]] * self._texel_weights[..., corner, None]
         return result
-
-    def landmarks_of(self, position_map: np.ndarray) -> np.ndarray:
-        """The 68 iBUG landmarks (68, 3) of a position map."""
-        return sample(position_map, self.landmarks)
 
     @cached_property
     def regions(self) -> dict[str, np.ndarray]:
@@ -154,27 +209,6 @@ class Topology:
             weights[(np.abs(columns - column) <= 1) & (np.abs(rows - row) <= 1) & self.mask] = LANDMARK_WEIGHT
         return weights
 
-    @lru_cache(maxsize=len(STRIDES))
-    def grid(self, stride: int = 1) -> Grid:
-        """The position-map mesh: one vertex a masked texel (stride 1), or a cell of 2x2 or 4x4 masked texels.
-
-        Coarser levels take the cells' centres, so that every level is mirror-symmetric. Along the outline, the lids and
-        the lips the vertices move onto a smooth line, by less than a cell: texels alone would leave a staircase.
-        """
-        if stride not in STRIDES:
-            raise ValueError(f"stride must be one of {STRIDES}, not {stride}")
-        cells = SIZE // stride
-        whole = self.mask.reshape(cells, stride, cells, stride).all((1, 3))
-        squares = whole[:-1, :-1] & whole[1:, :-1] & whole[1:, 1:] & whole[:-1, 1:]
-        row, column = np.nonzero(squares)
-        corners = np.stack([row * cells + column, (row + 1) * cells + column,
-                            (row + 1) * cells + column + 1, row * cells + column + 1], 1)
-        used, quads = np.unique(corners, return_inverse=True)
-        quads = quads.reshape(-1, 4)
-        cell = np.stack([used % cells, used // cells], 1)
-        centres = smooth_boundary(cell + 0.5, quads) * stride - 0.5
-        return Grid(centres.astype(np.float32), cell, quads.astype(np.int32))
-
     @lru_cache(maxsize=1)
     def loops(self) -> Grid:
         """hm08's own face topology (edge loops round eyes and mouth), sampled from the map at its vertices' UVs."""
@@ -183,6 +217,6 @@ class Topology:
 
 
 @lru_cache(maxsize=1)
-def load_topology() -> Topology:
+def load_topology() -> Hm08Topology:
     """The hm08 topology that ships with the module."""
-    return Topology(Path(__file__).parent)
+    return Hm08Topology(Path(__file__).parent)

@@ -21,7 +21,6 @@ from .crop import Crop, crop_from_face_box, crop_from_landmark_box
 from .detector import FaceBox, detect_faces
 from .engine import OnnxEngine
 from .errors import CaptureCancelled
-from .position_map import load_topology
 from .video import Video, VideoFrame, open_video
 
 BATCH = 4                   # frames a forward pass; more gains nothing on a CPU and lets the crops lag behind
@@ -52,7 +51,7 @@ class TrackedFace:
     track: int
     crop: Crop  # the square that the network saw, image frame
     crop_map: np.ndarray  # (256, 256, 3) float32, the network's position map in crop units
-    expression: np.ndarray  # (52,) float32 in 0..1, the network's ARKit weights
+    expression: np.ndarray | None  # (52,) float32 in 0..1, the network's ARKit weights; None if it gives none
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ class _Tracker:
         self.all = faces == "all"
         self.engine = engine
         self.fps = fps
-        self.topology = load_topology()
+        self.topology = engine.topology
         self.tracks: list[_Track] = []
         self.lost: list[_Track] = []
         self.numbers = 0
@@ -182,7 +181,7 @@ class _Tracker:
         if frame.time - self.searched < (_NEWCOMER_SECONDS if self.tracks else _SEARCH_SECONDS):
             return
         self.searched = frame.time
-        found = [crop_from_face_box(box) for box in detect_faces(self._reduced(frame.image))]
+        found = [crop_from_face_box(box, self.engine.bundle.crop) for box in detect_faces(self._reduced(frame.image))]
         found = [Crop(*(np.array([crop.center_x, crop.center_y, crop.side]) * self._scale)) for crop in found]
         if self.all:
             for crop in found:
@@ -232,7 +231,7 @@ class _Tracker:
         crops = [[track.ahead(step) for step in range(len(batch))] for track in tracks]
         pieces = np.stack([crop.cut(frame.image, self.engine.input_size)
                            for row in crops for crop, frame in zip(row, batch)])
-        maps, expressions = self.engine.run(pieces)
+        maps, expressions = self._read(pieces)
         for place, (track, row) in enumerate(zip(tracks, crops)):
             for step, frame in enumerate(batch):
                 at = place * len(batch) + step
@@ -241,7 +240,7 @@ class _Tracker:
                 if _disagree(own, row[step]):
                     # The head moved otherwise than expected: once more, where it is.
                     piece = own.cut(frame.image, self.engine.input_size)
-                    again, weights = self.engine.run(piece[None])
+                    again, weights = self._read(piece[None])
                     face = TrackedFace(track.number, own, again[0], weights[0])
                     own = self.crop_of(face)
                     pieces[at] = piece
@@ -264,10 +263,14 @@ class _Tracker:
             faces.sort(key=lambda face: -face.crop.side)
         return found
 
+    def _read(self, pieces: np.ndarray) -> tuple[np.ndarray, list]:
+        maps, expressions = self.engine.run(pieces)
+        return maps, [None] * len(maps) if expressions is None else list(expressions)
+
     def crop_of(self, face: TrackedFace) -> Crop:
         """The crop that a map's own landmarks ask for."""
         landmarks = face.crop.to_image(self.topology.landmarks_of(face.crop_map))[:, :2]
-        return crop_from_landmark_box(*landmarks.min(0), *landmarks.max(0))
+        return crop_from_landmark_box(*landmarks.min(0), *landmarks.max(0), self.engine.bundle.crop)
 
     def _holds(self, track: _Track, own: Crop, frame: VideoFrame, piece: np.ndarray) -> bool:
         """Whether there still is a face; asks the detector if time has passed or the picture has changed."""

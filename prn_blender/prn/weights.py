@@ -1,28 +1,34 @@
 """The model bundle: a folder with `prn.safetensors` and `prn.onnx`, verified before anything of it is used.
 
-The safetensors header is read by hand and holds the metadata, among them the hashes of both files' contents: no pickle
-is ever loaded, and a damaged, truncated or foreign file is told apart. Reads (and for training writes) that folder only.
+The safetensors header is read by hand and holds the metadata, among them the hashes of all files' contents: no pickle
+is ever loaded, and a damaged, truncated or foreign file is told apart. A bundle whose maps have another topology than
+the program's own brings it in `topology.npz`. Reads (and for training writes) that folder only.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
 import struct
 import tempfile
+import zipfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .crop import OUR_CROP, CropConvention
 from .errors import CaptureError
-from .position_map import TOPOLOGY_VERSION
+from .position_map import HM08, SIZE, TOPOLOGY_VERSION, Topology, load_topology
 
 SAFETENSORS_NAME = "prn.safetensors"
 ONNX_NAME = "prn.onnx"
+TOPOLOGY_NAME = "topology.npz"
 
 _ITEM_SIZES = {"F16": 2, "F32": 4, "BF16": 2, "I64": 8, "I32": 4, "U8": 1}
 _REQUIRED = ("architecture", "topology_version", "input_size", "onnx_sha256", "tensors_sha256")
@@ -42,6 +48,27 @@ class Bundle:
     metadata: dict[str, str]  # everything the bundle says about itself: sources, licence, date, figures (JSON), ...
     onnx_path: Path
     safetensors_path: Path
+    topology_bytes: bytes | None  # topology.npz, verified; None where the maps have the program's own topology
+
+    @cached_property
+    def topology(self) -> Topology:
+        """What the texels of this network's maps are."""
+        return load_topology() if self.topology_bytes is None else _unpack(self.topology_bytes)
+
+    @property
+    def crop(self) -> CropConvention:
+        """How the network wants a face to be cropped."""
+        return CropConvention(**json.loads(self.metadata["crop"])) if "crop" in self.metadata else OUR_CROP
+
+    @property
+    def licence(self) -> str:
+        """What the weights may be used for, in words that a user is shown."""
+        return self.metadata.get("licence", "not stated")
+
+    @property
+    def research_only(self) -> bool:
+        """Whether the weights, and what is made with them, must not be used commercially."""
+        return self.metadata.get("research_only") == "true"
 
 
 def default_folder() -> Path:
@@ -60,7 +87,13 @@ def load_bundle(folder: str | os.PathLike | None = None) -> Bundle:
     folder = default_folder() if folder is None else Path(folder)
     safetensors_path, onnx_path = folder / SAFETENSORS_NAME, folder / ONNX_NAME
     metadata = _verify_safetensors(_read(safetensors_path), f"The weights file '{safetensors_path}'")
-    if metadata["topology_version"] != str(TOPOLOGY_VERSION):
+    topology_bytes = None
+    if "topology_sha256" in metadata:
+        topology_bytes = _read(folder / TOPOLOGY_NAME)
+        if hashlib.sha256(topology_bytes).hexdigest() != metadata["topology_sha256"]:
+            raise CaptureError(f"The weights file '{folder / TOPOLOGY_NAME}' is damaged, or does not belong to the "
+                               f"{SAFETENSORS_NAME} beside it: {_INSTALL_AGAIN}.")
+    elif metadata["topology_version"] != str(TOPOLOGY_VERSION):
         raise CaptureError(
             f"The weights file '{safetensors_path}' is made for topology version {metadata['topology_version']}, and "
             f"this program has version {TOPOLOGY_VERSION}: use the weights that came with the program."
@@ -77,15 +110,17 @@ def load_bundle(folder: str | os.PathLike | None = None) -> Bundle:
         metadata=metadata,
         onnx_path=onnx_path,
         safetensors_path=safetensors_path,
+        topology_bytes=topology_bytes,
     )
 
 
 def write_bundle(
-    folder: str | os.PathLike, tensors: dict[str, np.ndarray], onnx: bytes, metadata: dict[str, Any]
+    folder: str | os.PathLike, tensors: dict[str, np.ndarray], onnx: bytes, metadata: dict[str, Any], *,
+    topology: Topology | None = None, halves: bool = True,
 ) -> None:
     """Write a bundle: each file appears whole under its name or not at all.
 
-    tensors: stored as float16. onnx: the exported model's bytes. metadata: at least architecture and input_size, and
+    tensors: stored as float16, or as float32 if not `halves`. topology: if it is not the program's own. onnx: the exported model's bytes. metadata: at least architecture and input_size, and
     what a user should know (sources, licence, date, figures); values that are no strings are stored as JSON. The
     topology version and the hashes are added here. Raises OSError if the folder cannot be written.
     """
@@ -93,8 +128,8 @@ def write_bundle(
     parts = []
     offset = 0
     for name, tensor in sorted(tensors.items()):
-        content = np.ascontiguousarray(tensor, np.dtype("<f2")).tobytes()
-        header[name] = {"dtype": "F16", "shape": list(tensor.shape), "data_offsets": [offset, offset + len(content)]}
+        content = np.ascontiguousarray(tensor, np.dtype("<f2" if halves else "<f4")).tobytes()
+        header[name] = {"dtype": "F16" if halves else "F32", "shape": list(tensor.shape), "data_offsets": [offset, offset + len(content)]}
         offset += len(content)
         parts.append(content)
     data = b"".join(parts)
@@ -102,12 +137,39 @@ def write_bundle(
     described["topology_version"] = str(TOPOLOGY_VERSION)
     described["onnx_sha256"] = hashlib.sha256(onnx).hexdigest()
     described["tensors_sha256"] = hashlib.sha256(data).hexdigest()
+    packed = None if topology is None or topology.name == HM08 else _pack(topology)
+    if packed is not None:
+        described["topology_sha256"] = hashlib.sha256(packed).hexdigest()
     encoded = json.dumps({"__metadata__": described, **header}).encode()
     encoded += b" " * (-len(encoded) % 8)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    if packed is not None:
+        _write(folder / TOPOLOGY_NAME, packed)
     _write(folder / ONNX_NAME, onnx)
     _write(folder / SAFETENSORS_NAME, struct.pack("<Q", len(encoded)) + encoded + data)
+
+
+def _pack(topology: Topology) -> bytes:
+    stream = io.BytesIO()
+    np.savez_compressed(stream, name=np.array(topology.name), mask=topology.mask, landmarks=topology.landmarks,
+                        reference_texels=topology.reference_texels, reference_points=topology.reference_points)
+    return stream.getvalue()
+
+
+def _unpack(content: bytes) -> Topology:
+    """The topology of a bundle. Raises CaptureError if the content is whole and yet no topology."""
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as data:
+            topology = Topology(str(data["name"]), data["mask"].astype(bool), data["landmarks"].astype(np.float32),
+                                data["reference_texels"].astype(np.float32), data["reference_points"].astype(np.float32))
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile):
+        topology = None
+    points = 0 if topology is None else len(topology.reference_points)
+    if (points < 4 or topology.mask.shape != (SIZE, SIZE) or not topology.mask.any() or topology.landmarks.shape != (68, 2)
+            or topology.reference_texels.shape != (points, 2) or topology.reference_points.shape != (points, 3)):
+        raise CaptureError(f"The {TOPOLOGY_NAME} of the weights is foreign, it describes no face: {_INSTALL_AGAIN}.")
+    return topology
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -22,7 +22,7 @@ from .stage import frame_photo
 class BuiltFace:
     collection: bpy.types.Collection
     mesh: bpy.types.Object
-    openings: bpy.types.Object  # what stands in eyes and mouth, a child of the mesh
+    openings: bpy.types.Object | None  # what stands in eyes and mouth, a child of the mesh; None if the topology has none
     camera: bpy.types.Object
 
 
@@ -54,11 +54,12 @@ def build_face(capture: FaceCapture, texture: np.ndarray, scene: bpy.types.Scene
     face.matrix_world = Matrix(head_matrix(
         capture.rotation, capture.pixels_per_metre / pixels_per_metre,
         middle + photo_to_world(capture.translation, width, height, pixels_per_metre)))
-    grid = opening_grid(topology)
-    openings = bpy.data.objects.new("Eyes and Mouth", build_mesh(
-        "Eyes and Mouth", to_blender(opening_vertices(capture.head_map, topology)), grid.quads, grid.uvs))
-    openings.parent = face
-    for piece in (face, openings):
+    grid, openings = opening_grid(topology), None
+    if len(grid.quads):
+        openings = bpy.data.objects.new("Eyes and Mouth", build_mesh(
+            "Eyes and Mouth", to_blender(opening_vertices(capture.head_map, topology)), grid.quads, grid.uvs))
+        openings.parent = face
+    for piece in filter(None, (face, openings)):
         piece.data.materials.append(material)
         collection.objects.link(piece)
     return BuiltFace(collection, face, openings, camera)
