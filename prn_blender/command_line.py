@@ -17,6 +17,9 @@ from pathlib import Path
 
 from .prn.errors import CaptureError
 
+# The names in prn/outputs.py, told here so that a request is checked before anything heavy is imported.
+WRITE = ("landmarks", "vertices", "obj", "obj-front", "mesh", "mesh-cropped", "depth", "pose", "uv-position", "uv-texture",
+         "visibility", "mask", "overlay")
 ENDINGS = (".blend", ".glb", ".fbx", ".obj", ".usd", ".usda", ".usdc")
 
 
@@ -33,6 +36,14 @@ def which_faces(text: str) -> str | int:
     raise argparse.ArgumentTypeError(f"'{text}' is not largest, all, or a number from 1")
 
 
+def what_to_write(text: str) -> tuple[str, ...]:
+    names = WRITE if text == "all" else tuple(text.split(","))
+    for name in names:
+        if name not in WRITE:
+            raise argparse.ArgumentTypeError(f"'{name}' is not an output that can be written, choose from {', '.join(WRITE)}")
+    return names
+
+
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = Parser(prog="capture", description="Make a textured face mesh from a photograph.")
     parser.add_argument("input", metavar="INPUT", type=Path, help="photograph with a face in it")
@@ -40,6 +51,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
                         help=f"file to write, its ending chooses the format: {', '.join(ENDINGS)} "
                              "(default: INPUT's name with .blend, in the current folder)")
     parser.add_argument("--preview", metavar="PNG", type=Path, help="also write a picture to judge the result by")
+    parser.add_argument("--write", metavar="NAME,...", type=what_to_write, default=(),
+                        help=f"also write these beside OUT, named after it: {', '.join(WRITE)}; or all")
     parser.add_argument("--face", metavar="largest|all|N", type=which_faces, default="largest",
                         help="which faces: the largest (default), all, or the Nth largest")
     parser.add_argument("--surface", choices=("fitted", "raw"), default="fitted",
@@ -135,6 +148,10 @@ def capture(arguments: list[str]) -> None:
         write_preview(request.preview, faces, textures)
         written.append(request.preview)
         watch.stage("preview")
+    if request.write:
+        from .prn.outputs import write_outputs
+        written += write_outputs(request.output, faces, request.write, textures)
+        watch.stage("outputs")
 
     with quiet_stdout():
         from .scene.export import export

@@ -14,10 +14,12 @@ _EXPORTS = {
     "CaptureError": "errors",
     "FaceCapture": "capture",
     "NoFaceError": "errors",
+    "OUTPUTS": "outputs",
     "OnnxEngine": "engine",
     "capture_image": "capture",
     "capture_video": "track",
     "load_bundle": "weights",
+    "write_outputs": "outputs",
 }
 
 __all__ = sorted(_EXPORTS)

@@ -79,6 +79,19 @@ def draw(vertices: np.ndarray, triangles: np.ndarray, width: int, height: int) -
     return Fragments(depth.reshape(height, width), winner.reshape(height, width), barycentric.reshape(height, width, 3))
 
 
+def draw_in_bands(vertices: np.ndarray, triangles: np.ndarray, width: int, height: int, rows: int = 512) -> Fragments:
+    """The same as `draw`, a band of rows at a time: for pictures as large as a photograph, in bounded memory."""
+    low, high = vertices[triangles, 1].min(1), vertices[triangles, 1].max(1)
+    bands = []
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        inside = np.flatnonzero((high >= top - 1) & (low <= bottom))
+        band = draw(vertices - np.float32([0, top, 0]), triangles[inside], width, bottom - top)
+        band.triangle[band.covered] = inside[band.triangle[band.covered]]
+        bands.append(band)
+    return Fragments(*(np.concatenate([getattr(band, name) for band in bands]) for name in ("depth", "triangle", "barycentric")))
+
+
 def depth_buffer(vertices: np.ndarray, quads: np.ndarray, width: int, height: int) -> np.ndarray:
     """z of the nearest surface at each pixel centre, (height, width) float32; inf where no quad covers it.
 
