@@ -107,7 +107,8 @@ def matching_box(boxes: list[FaceBox], face: Face) -> FaceBox | None:
 
     def means(box: FaceBox) -> bool:
         inside = x_min < box.x + box.width / 2 < x_max and y_min < box.y + box.height / 2 < y_max
-        return inside or overlap(box) > 0.3
+        alike = 0.4 < np.sqrt(box.width * box.height) / face.size < 2.5     # a face mirrored in sunglasses is another
+        return (inside and alike) or overlap(box) > 0.3
 
     return max(filter(means, boxes), key=overlap, default=None)
 
