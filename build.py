@@ -173,6 +173,10 @@ def capture(arguments: list[str]) -> int:
     return run(environment_for("capture"), ["-m", "prn_blender.command_line", "capture", *arguments])
 
 
+def render_over(arguments: list[str]) -> int:
+    return run(environment_for("capture"), ["-m", "prn_blender.command_line", "render-over", *arguments])
+
+
 def test(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="build.py test", description="Run the whole suite; other arguments go to pytest.")
     parser.add_argument("--bpy", choices=BPY_VERSIONS, help="run under this Blender instead of the pinned one")
@@ -236,6 +240,7 @@ def evaluate(arguments: list[str]) -> int:
 
 COMMANDS = {
     "capture": (capture, "a photograph to a face mesh: build.py capture INPUT [-o OUT] [--preview PNG]"),
+    "render-over": (render_over, "an edited texture back over the photo: build.py render-over PHOTO CAPTURE TEXTURE -o PNG"),
     "test": (test, "run the whole test suite: build.py test [--bpy VERSION] [pytest's arguments]"),
     "package": (package, "make the extension's zips: build.py package [--platform PLATFORM|all]"),
     "test-prnet": (test_prnet, "compare resfcn256 with TensorFlow on a real checkpoint (slow; installs TensorFlow)"),

@@ -177,12 +177,24 @@ def capture(arguments: list[str]) -> None:
         print(f"wrote {path}")
 
 
+def render_over(arguments: list[str]) -> None:
+    from . import render_over as command
+    request = command.arguments_for(Parser(prog="render-over")).parse_args(arguments)
+    check_target(request.output, (".png",), "the picture")
+    with quiet_stdout():
+        changed = command.render_over(request.photo, request.capture, request.texture, request.output, whole=request.whole,
+                                      over_all=request.over_all)
+    print(f"wrote {request.output}: {100 * changed:.1f} % of the photo changed")
+
+
+COMMANDS = {"capture": capture, "render-over": render_over}
+
+
 def main(arguments: list[str]) -> int:
     parser = Parser(prog="prn_blender", description="PRN Face Capture.")
-    parser.add_argument("command", choices=("capture",))
+    parser.add_argument("command", choices=COMMANDS)
     try:
-        parser.parse_args(arguments[:1])
-        capture(arguments[1:])
+        COMMANDS[parser.parse_args(arguments[:1]).command](arguments[1:])
     except CaptureError as error:
         print(error, file=sys.stderr)
         return error.exit_status
