@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import sys
 import tempfile
 import time
@@ -44,6 +45,16 @@ def what_to_write(text: str) -> tuple[str, ...]:
     return names
 
 
+def smoothing_strengths(text: str) -> tuple[float, ...]:
+    try:
+        strengths = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        strengths = ()
+    if len(strengths) != 3 or not all(0 <= strength <= 10 for strength in strengths):
+        raise argparse.ArgumentTypeError(f"'{text}' is not three numbers from 0 to 10, as in 1,1,0.5")
+    return strengths
+
+
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = Parser(prog="capture", description="Make a textured face mesh from a photograph.")
     parser.add_argument("input", metavar="INPUT", type=Path, help="photograph with a face in it")
@@ -57,6 +68,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
                         help="which faces: the largest (default), all, or the Nth largest")
     parser.add_argument("--surface", choices=("fitted", "raw"), default="fitted",
                         help="the clean surface (default), or the network's own")
+    video = parser.add_argument_group("a video as INPUT (a movie, or a sequence's pattern as shot_####.png)")
+    video.add_argument("--animation", choices=("absolute", "relative", "pc2", "arkit"), default="absolute",
+                       help="shape keys under one eval_time curve (default), relative ones, a PC2 point cache beside the "
+                            "file, or the 52 ARKit shape keys with their curves")
+    video.add_argument("--detail", type=int, choices=(1, 2, 4), default=2, help="texels a vertex: 1 is finest (default 2)")
+    video.add_argument("--fps", type=float, help="frames a second of the animation (default: the video's)")
+    video.add_argument("--neutral", metavar="FRAME", type=int, help="the video's frame, from 0, in which the face is at rest")
+    video.add_argument("--smooth", metavar="HEAD,FACE,EYES", type=smoothing_strengths, default=(1.0, 1.0, 1.0),
+                       help="strengths of the smoothing, 0 is none (default 1,1,1)")
     parser.add_argument("--weights", metavar="FOLDER", type=Path, help="model bundle to use instead of the shipped one")
     return parser.parse_args(arguments)
 
@@ -76,12 +96,15 @@ def check_target(path: Path, endings: tuple[str, ...], option: str) -> None:
 
 
 def check_request(request: argparse.Namespace) -> None:
+    from .prn.video import is_video
     if request.input.is_dir():
-        raise CaptureError(f"'{request.input}' is a folder: give the name of a photograph.")
-    if not request.input.exists():
+        raise CaptureError(f"'{request.input}' is a folder: give the name of a photograph or movie, or the pattern of a "
+                           f"sequence's names, as shot_####.png.")
+    if not request.input.exists() and not is_video(request.input):
         raise CaptureError(f"'{request.input}' does not exist: check the name of the photograph.")
     if request.output is None:
-        request.output = Path(request.input.with_suffix(".blend").name)
+        stem = re.sub(r"[#%].*", "", request.input.stem).rstrip("._-") or "take"
+        request.output = Path(f"{stem}.blend" if is_video(request.input) else request.input.with_suffix(".blend").name)
     check_target(request.output, ENDINGS, "the output")
     if request.preview is not None:
         check_target(request.preview, (".png",), "the preview")
@@ -127,6 +150,11 @@ class Stopwatch:
 def capture(arguments: list[str]) -> None:
     request = parse(arguments)
     check_request(request)
+    from .prn.video import is_video
+    if is_video(request.input):
+        from .command_line_video import capture_take
+        capture_take(request)
+        return
     watch = Stopwatch()
 
     from .prn.capture import capture_image

@@ -119,5 +119,5 @@ def test_wrong_sources_get_one_sentence(tmp_path):
 
 
 def test_what_is_a_video(tmp_path):
-    assert is_video(tmp_path) and is_video(tmp_path / "clip.MOV") and is_video(tmp_path / "a_####.png")
-    assert not is_video(tmp_path / "photo_0001.jpg")
+    assert is_video(tmp_path / "clip.MOV") and is_video(tmp_path / "a_####.png") and is_video(tmp_path / "a_%04d.png")
+    assert not is_video(tmp_path / "photo_0001.jpg") and not is_video(tmp_path)

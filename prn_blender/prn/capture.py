@@ -93,7 +93,7 @@ def capture_image(
     predicted = time.perf_counter()
     seconds = {"load": loaded - started, "detect": detected - loaded, "network": predicted - detected}
     return [
-        _place(image, box, crop, position_map, expression, engine.topology, surface, interocular, seconds)
+        place_face(image, box, crop, position_map, expression, engine.topology, surface, interocular, seconds)
         for box, crop, position_map, expression in zip(boxes, crops, maps, repeat(None) if expressions is None else expressions)
     ]
 
@@ -137,7 +137,7 @@ def _choose(boxes: list[FaceBox], faces: str | int, name: str) -> list[FaceBox]:
     return [boxes[number - 1]]
 
 
-def _place(
+def place_face(
     image: np.ndarray,
     box: FaceBox,
     crop: Crop,

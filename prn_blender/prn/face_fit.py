@@ -84,18 +84,19 @@ class ShapeSpace:
         # Ears and scalp move little with the face and are mostly guessed under hair.
         weights[topology.regions["forehead"][step // 2::step, step // 2::step].ravel()] *= 0.4
         self.cells = np.flatnonzero(mask)
+        self.cell_weights = weights[self.cells]
         # The solve looks at every cell of eyes, nose and mouth, and at every other one of the smooth rest.
         row, column = np.divmod(self.cells, GRID)
         chosen = (weights[self.cells] > 3) | ((row % 2 == 0) & (column % 2 == 0))
         share = np.where(weights[self.cells] > 3, 1, 4)[chosen] * weights[self.cells][chosen]
         self.solved = self.cells[chosen]
         self.weights = (share / share.mean()).astype(np.float32)
-        self._small_mean = reading(self.mean).reshape(-1, 3)
+        self.small_mean = reading(self.mean).reshape(-1, 3)
         columns = (self.solved[:, None] * 3 + np.arange(3)).ravel()
-        self._seen = np.concatenate([small_motions(self._small_mean[self.solved]), self.basis[:, columns]])
+        self.seen = np.concatenate([small_motions(self.small_mean[self.solved]), self.basis[:, columns]])
         data_weight = np.repeat(self.weights, 3) * READINGS / (len(columns) * NOISE ** 2)
-        self._weighted = np.ascontiguousarray(self._seen * data_weight)
-        normal = self._weighted @ self._seen.T
+        self.weighted = np.ascontiguousarray(self.seen * data_weight)
+        self.normal = normal = self.weighted @ self.seen.T
         # No prior for the motions beyond what keeps the matrix regular.
         self.prior = np.concatenate([np.full(MOTIONS, 1e-3), np.ones(self.identities),
                                      np.full(len(expression), EXPRESSION_SPREAD ** -2)]).astype(np.float32)
@@ -112,7 +113,7 @@ class ShapeSpace:
         expression (52,): the prior of the ARKit weights.
         """
         n = self.bounded
-        right = self._weighted @ offsets.ravel()
+        right = self.weighted @ offsets.ravel()
         pulled = right.copy()
         pulled[n:] += self.prior[n:] * expression
         solution = self._inverse @ pulled
@@ -131,10 +132,13 @@ class ShapeSpace:
         blurred = cv2.GaussianBlur(grid.reshape(GRID, GRID, 3), (0, 0), RESIDUAL_BLUR)
         return blurred / np.maximum(self._grid_blur, 1e-3)[..., None]
 
-    def fit(self, position_map: np.ndarray, expression: np.ndarray) -> FaceFit:
-        """Fit one map (256, 256, 3) in any frame similar to the head frame, with the network's ARKit weights (52,)."""
-        everything = reading(position_map).reshape(-1, 3)
-        target, mean = everything[self.solved], self._small_mean[self.solved]
+    def align(self, everything: np.ndarray,
+              expression: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+        """Scale, rotation, translation of the head in a map's reading (4096, 3), and the last solution (179,).
+
+        expression (52,): the prior of the ARKit weights.
+        """
+        target, mean = everything[self.solved], self.small_mean[self.solved]
         scale, rotation, translation = similarity(mean, target, self.weights)
         for _ in range(ITERATIONS):
             in_head = ((target - translation) @ rotation / scale).astype(np.float32)
@@ -142,10 +146,16 @@ class ShapeSpace:
             turn, shift, growth = solution[:3], solution[3:6], float(solution[6])
             translation = translation + scale * rotation @ shift
             rotation, scale = rotation @ cv2.Rodrigues(turn.astype(np.float64))[0], scale * (1 + growth)
+        return scale, rotation, translation, solution
+
+    def fit(self, position_map: np.ndarray, expression: np.ndarray) -> FaceFit:
+        """Fit one map (256, 256, 3) in any frame similar to the head frame, with the network's ARKit weights (52,)."""
+        everything = reading(position_map).reshape(-1, 3)
+        scale, rotation, translation, solution = self.align(everything, expression)
         coefficients = solution[MOTIONS:]
         small = self.offsets(coefficients).reshape(GRID, GRID, 3)
         seen = ((everything[self.cells] - translation) @ rotation / scale).astype(np.float32)
-        small = small + self.low_pass(seen - self._small_mean[self.cells] - small.reshape(-1, 3)[self.cells])
+        small = small + self.low_pass(seen - self.small_mean[self.cells] - small.reshape(-1, 3)[self.cells])
         head_map = self.mean + cv2.resize(small, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
         fitted = cv2.transform(head_map, np.column_stack([scale * rotation, translation]))
         n = self.identities

@@ -18,9 +18,11 @@ import numpy as np
 
 from .capture import _default_engine
 from .crop import Crop, crop_from_face_box, crop_from_landmark_box
-from .detector import FaceBox, detect_faces
+from .detector import detect_faces
 from .engine import OnnxEngine
 from .errors import CaptureCancelled
+from .face_fit import similarity
+from .position_map import sample
 from .video import Video, VideoFrame, open_video
 
 BATCH = 4                   # frames a forward pass; more gains nothing on a CPU and lets the crops lag behind
@@ -36,6 +38,9 @@ _WINDOW = 128               # pixels of the picture in which a face is looked fo
 _LIKENESS = 0.55            # correlation with the frame before, below which a face is in doubt
 _DOUBTS = 3                 # frames in a row without a face, after which it is lost: a detector may miss one
 _THUMBNAIL = 24
+# RMS distance of a map's reference points from the average head's, metres, beyond which it is no face. Measured: the most
+# extreme expressions 0.010, what is no face 0.015-0.04.
+_MISSHAPEN = 0.0145
 # A cut: the small picture (64x36) changes by this many grey levels in the mean, and its middle is found nowhere in the
 # one before, not even moved by a few pixels (correlation). Measured on cuts at most 0.46, on fast pans at least 0.69.
 _CUT_CHANGE, _CUT_CORRELATION = 6.0, 0.58
@@ -244,6 +249,11 @@ class _Tracker:
                     face = TrackedFace(track.number, own, again[0], weights[0])
                     own = self.crop_of(face)
                     pieces[at] = piece
+                if self._misshapen(face):
+                    track.doubts += 1
+                    track.speed *= 0.5
+                    if track.doubts < _DOUBTS:
+                        continue  # it says nothing about where the face is, and is no face to hand on
                 if not self._holds(track, own, frame, pieces[at]):
                     # What was carried along in doubt was no face either.
                     for faces in found[max(0, step - track.doubts + 1):step]:
@@ -271,6 +281,14 @@ class _Tracker:
         """The crop that a map's own landmarks ask for."""
         landmarks = face.crop.to_image(self.topology.landmarks_of(face.crop_map))[:, :2]
         return crop_from_landmark_box(*landmarks.min(0), *landmarks.max(0), self.engine.bundle.crop)
+
+    def _misshapen(self, face: TrackedFace) -> bool:
+        """Whether a map is no head at all, as when the network sees something else or half of a face."""
+        points = self.topology.reference_points
+        seen = sample(face.crop_map, self.topology.reference_texels).astype(np.float64)
+        scale, rotation, translation = similarity(points, seen, np.ones(len(points)))
+        away = (seen - translation) @ rotation / scale - points
+        return float(np.sqrt((away ** 2).sum(1).mean())) > _MISSHAPEN
 
     def _holds(self, track: _Track, own: Crop, frame: VideoFrame, piece: np.ndarray) -> bool:
         """Whether there still is a face; asks the detector if time has passed or the picture has changed."""

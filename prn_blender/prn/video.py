@@ -67,25 +67,19 @@ def open_video(source: str | os.PathLike | Iterable, fps: float | None = None) -
     if not isinstance(source, (str, os.PathLike)):
         return _iterable(source, fps or DEFAULT_FPS)
     path = Path(source)
-    if path.is_dir():
-        return _sequence(_pictures_of_folder(path), f"'{path}'", fps or DEFAULT_FPS)
-    if _PLACEHOLDER.search(path.name) and not path.exists():
-        return _sequence(_pictures_of_pattern(path), f"'{path}'", fps or DEFAULT_FPS)
+    if path.is_dir() or path.suffix.lower() in PICTURES:
+        return _sequence(picture_numbers(path), f"'{path}'", fps or DEFAULT_FPS)
     if not path.exists():
         raise CaptureError(f"'{path}' does not exist: check the name of the movie.")
-    if path.suffix.lower() in PICTURES:
-        return _sequence(_siblings(path), f"'{path}'", fps or DEFAULT_FPS)
     return _movie(path, fps)
 
 
+MOVIES = (".3gp", ".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".webm", ".wmv")
+
+
 def is_video(path: Path) -> bool:
-    """Whether a path the user gave means moving pictures, and not one photograph: by its name alone."""
-    if path.is_dir() or (_PLACEHOLDER.search(path.name) and not path.exists()):
-        return True
-    return path.suffix.lower() in MOVIES
-
-
-MOVIES = (".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".webm", ".wmv", ".3gp")
+    """Whether a path means moving pictures: a movie by its ending, or a sequence's pattern. A folder may mean either."""
+    return path.suffix.lower() in MOVIES or (bool(_PLACEHOLDER.search(path.name)) and not path.exists())
 
 
 # ---- movies ----------------------------------------------------------------------------------------------------------
@@ -159,6 +153,25 @@ def _decoded(decoder: cv2.VideoCapture, image: np.ndarray, video: Video, timed: 
 # ---- pictures --------------------------------------------------------------------------------------------------------
 
 
+def picture_numbers(source: Path) -> list[tuple[int, Path]]:
+    """The pictures of a sequence with their frame numbers, in order: from its folder, pattern, or one of them.
+
+    Raises CaptureError if there are none.
+    """
+    if source.is_dir():
+        pictures = _pictures_of_folder(source)
+    elif source.exists():
+        pictures = _siblings(source)
+    elif _PLACEHOLDER.search(source.name):
+        pictures = _pictures_of_pattern(source)
+    else:
+        raise CaptureError(f"'{source}' does not exist: check the name of the movie.")
+    # Numbers with holes this large are dates or times, and count nothing.
+    if pictures[-1][0] - pictures[0][0] >= 10 * len(pictures):
+        return list(enumerate(path for _, path in pictures))
+    return pictures
+
+
 def _pictures_of_folder(folder: Path) -> list[tuple[int, Path]]:
     files = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES and not path.name.startswith(".")]
     if not files:
@@ -191,9 +204,6 @@ def _siblings(path: Path) -> list[tuple[int, Path]]:
 
 
 def _sequence(pictures: list[tuple[int, Path]], name: str, fps: float) -> Video:
-    # Numbers with holes this large are dates or times, and count nothing.
-    if pictures[-1][0] - pictures[0][0] >= 10 * len(pictures):
-        pictures = list(enumerate(path for _, path in pictures))
     first = pictures[0][0]
     video = Video(name, fps, pictures[-1][0] - first + 1, iter(()))
     video.frames = _loaded(pictures, first, video)

@@ -7,9 +7,9 @@ import bpy
 DISTANCE = 2.0  # metres in front of the faces; an orthographic picture does not depend on it
 
 
-def build_camera(name: str, photo: bpy.types.Image, width: int, pixels_per_metre: float,
+def build_camera(name: str, photo: bpy.types.Image | None, width: int, pixels_per_metre: float,
                  middle: tuple[float, float, float]) -> bpy.types.Object:
-    """A camera whose frame is the photo, `width` pixels wide; the photo's middle lies at `middle` in the world.
+    """A camera whose frame is the photo (if there is one to show), `width` pixels wide; the photo's middle lies at `middle` in the world.
 
     The scene's render resolution has to have the photo's aspect; see stage.frame_photo.
     """
@@ -18,11 +18,12 @@ def build_camera(name: str, photo: bpy.types.Image, width: int, pixels_per_metre
     data.sensor_fit = "HORIZONTAL"
     data.ortho_scale = width / pixels_per_metre
     data.clip_start = 0.01
-    data.show_background_images = True
-    background = data.background_images.new()
-    background.image = photo
-    background.alpha = 1.0
-    background.frame_method = "FIT"
+    if photo:
+        data.show_background_images = True
+        background = data.background_images.new()
+        background.image = photo
+        background.alpha = 1.0
+        background.frame_method = "FIT"
     camera = bpy.data.objects.new(name, data)
     camera.location = middle[0], middle[1] - DISTANCE, middle[2]
     camera.rotation_euler = math.pi / 2, 0.0, 0.0

@@ -23,3 +23,14 @@ def frame_photo(scene: bpy.types.Scene, camera: bpy.types.Object, width: int, he
     scene.render.resolution_y = height
     scene.render.resolution_percentage = 100
     scene.render.pixel_aspect_x = scene.render.pixel_aspect_y = 1.0
+
+
+def match_time(scene: bpy.types.Scene, fps: float, frames: int) -> None:
+    """Gives the scene a video's frame rate, and a range as long as it. Only for those who asked for it."""
+    whole = round(fps)
+    if abs(fps - whole) < 1e-3:
+        scene.render.fps, scene.render.fps_base = whole, 1.0
+    else:  # 29.97 is 30 / 1.001
+        scene.render.fps, scene.render.fps_base = max(1, int(-(-fps // 1))), max(1, int(-(-fps // 1))) / fps
+    scene.frame_end = scene.frame_start + frames - 1
+    scene.frame_set(scene.frame_start)

@@ -1,0 +1,98 @@
+"""Lids that meet and lips that touch: small corrections where the shapes alone leave a slit, or pass through each other.
+
+The rims of an opening face each other texel by texel: along each column of the map, the last texel above it and the first
+one below. What lies between them is shared out to both rims and fades away from them. Pure numbers: numpy and OpenCV.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from .arkit import ARKIT_NAMES
+from .openings import opening_texels
+from .position_map import SIZE, Topology
+
+FADE = 18  # texels from a rim to where the correction has faded away
+UPPER_LID = 0.85  # of the way the upper lid goes
+CLOSED_LIPS = 0.0035  # metres between the lips' middles, up to which a mouth at rest is closed
+_ROUNDS = 4  # the correction is smoothed, so that it has to be repeated
+
+
+def close_lids(neutral: np.ndarray, shapes: np.ndarray, topology: Topology) -> np.ndarray:
+    """ARKit shapes (52, G, G, 3) whose eyeBlinkLeft and eyeBlinkRight at weight 1 bring this person's lids together.
+
+    neutral (256, 256, 3); both in the head frame, metres. A copy; the other shapes stay.
+    """
+    shapes = shapes.copy()
+    for opening in _openings(topology):
+        columns = np.flatnonzero(opening.any(0))
+        if np.flatnonzero(opening.any(1)).mean() > topology.landmarks[30, 1]:
+            continue  # below the nose's tip: the mouth
+        # The viewer's left eye is the person's right one.
+        number = ARKIT_NAMES.index("eyeBlinkRight" if columns.mean() < SIZE / 2 else "eyeBlinkLeft")
+        for _ in range(_ROUNDS):
+            lids = neutral + cv2.resize(shapes[number], (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+            shapes[number] += _small(_sealing(lids, opening, UPPER_LID), shapes.shape[1])
+    return shapes
+
+
+def close_lips(neutral: np.ndarray, topology: Topology) -> np.ndarray:
+    """The neutral (256, 256, 3) with its lips together, if they nearly are; otherwise as it is."""
+    for opening in _openings(topology):
+        if np.flatnonzero(opening.any(1)).mean() < topology.landmarks[30, 1]:
+            continue
+        gaps = np.array([lower - upper for _, upper, lower in _rims(neutral, opening)])[:, 1]
+        if np.median(gaps[len(gaps) // 4:-len(gaps) // 4]) > CLOSED_LIPS:
+            return neutral
+        for _ in range(_ROUNDS):
+            # In steps of the coarse map, so that the neutral stays as smooth as all that moves it.
+            correction = _small(_sealing(neutral, opening, 0.5), 64)
+            neutral = neutral + cv2.resize(correction, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+    return neutral
+
+
+def lid_gaps(head_map: np.ndarray, topology: Topology) -> np.ndarray:
+    """(2,) metres between the lids, the mean over the middle half of each eye: the viewer's left eye, then the right."""
+    gaps = []
+    for opening in _openings(topology):
+        if np.flatnonzero(opening.any(1)).mean() < topology.landmarks[30, 1]:
+            rims = [np.linalg.norm(lower - upper) for _, upper, lower in _rims(head_map, opening)]
+            gaps.append((np.flatnonzero(opening.any(0)).mean(), float(np.mean(rims[len(rims) // 4:-len(rims) // 4]))))
+    return np.array([gap for _, gap in sorted(gaps)])
+
+
+def _openings(topology: Topology) -> list[np.ndarray]:
+    count, labels = cv2.connectedComponents(opening_texels(topology).astype(np.uint8), connectivity=4)
+    return [labels == label for label in range(1, count)]
+
+
+def _rims(head_map: np.ndarray, opening: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """Column, and the points of the rim above and below the opening, for each of its columns."""
+    rims = []
+    for column in np.flatnonzero(opening.any(0)):
+        rows = np.flatnonzero(opening[:, column])
+        rims.append((int(column), head_map[rows[0] - 1, column], head_map[rows[-1] + 1, column]))
+    return rims
+
+
+def _sealing(head_map: np.ndarray, opening: np.ndarray, upper_share: float) -> np.ndarray:
+    """(256, 256, 3) offsets that bring the rims together."""
+    result = np.zeros((SIZE, SIZE, 3), np.float32)
+    rows = np.arange(SIZE)
+    for column, upper, lower in _rims(head_map, opening):
+        inside = np.flatnonzero(opening[:, column])
+        middle, top, bottom = inside.mean(), inside[0] - 1, inside[-1] + 1
+        above = np.clip(1 - (top - rows) / FADE, 0, 1) * (rows <= middle)
+        below = np.clip(1 - (rows - bottom) / FADE, 0, 1) * (rows > middle)
+        gap = lower - upper
+        result[:, column] = (_smooth(above)[:, None] * upper_share - _smooth(below)[:, None] * (1 - upper_share)) * gap
+    return cv2.GaussianBlur(result, (0, 0), sigmaX=1.5, sigmaY=0.01)
+
+
+def _smooth(share: np.ndarray) -> np.ndarray:
+    return share * share * (3 - 2 * share)
+
+
+def _small(offsets: np.ndarray, size: int) -> np.ndarray:
+    return cv2.resize(offsets, (size, size), interpolation=cv2.INTER_AREA)

@@ -1,0 +1,105 @@
+"""The contact sheet of a take: one picture by which a person can tell whether a performance is good.
+
+A column a moment: the footage, the mesh over it, and the head alone, upright, with its texture and in clay. Below, how
+the most used weights run over time. Reads the video again for its pictures; writes one PNG. numpy and OpenCV only.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .arkit import ARKIT_NAMES
+from .openings import opening_grid, opening_vertices
+from .performance import Performance
+from .preview import BACKDROP, turned, wire_texture
+from .render import Picture
+from .video import open_video
+
+PANEL = 240  # pixels
+COLUMNS = 8
+CURVES = 8  # weights drawn
+_COLOURS = [(230, 90, 80), (90, 200, 120), (90, 140, 250), (240, 190, 70), (200, 110, 220), (90, 210, 220),
+            (230, 140, 180), (170, 170, 170)]
+
+
+def write_contact_sheet(path: Path, source, performance: Performance, texture: np.ndarray) -> None:
+    """Writes the sheet of a performance captured from `source` (as `open_video` takes it). Raises OSError."""
+    chosen = np.flatnonzero(performance.seen)
+    chosen = chosen[np.linspace(0, len(chosen) - 1, min(COLUMNS, len(chosen))).astype(int)]
+    times = (performance.start + chosen) / performance.fps
+    pictures = frames_at(source, times)
+    columns = [column(performance, int(frame), picture, texture) for frame, picture in zip(chosen, pictures)]
+    sheet = np.concatenate(columns, 1)
+    sheet = np.concatenate([sheet, curves(performance, chosen, sheet.shape[1])])
+    _, data = cv2.imencode(".png", sheet[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        data.tofile(unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def frames_at(source, times: np.ndarray) -> list[np.ndarray]:
+    """The frames nearest to times (N,), in seconds and in order, of a video."""
+    found: list[np.ndarray] = []
+    before = None
+    for frame in open_video(source):
+        while len(found) < len(times) and frame.time >= times[len(found)]:
+            nearer = before is not None and times[len(found)] - before.time < frame.time - times[len(found)]
+            found.append((before if nearer else frame).image)
+        if len(found) == len(times):
+            return found
+        before = frame
+    return found + [before.image] * (len(times) - len(found))
+
+
+def column(performance: Performance, frame: int, picture: np.ndarray, texture: np.ndarray) -> np.ndarray:
+    """(4 PANEL, PANEL, 3) one moment."""
+    topology = performance.topology
+    grid, openings = topology.grid(2), opening_grid(topology)
+    head_map = performance.head_map(frame)
+    in_photo = performance.scale[frame] * grid.sample(head_map) @ performance.rotation[frame].T + performance.translation[frame]
+    # Every column shows the same part of the frame around the head, so that the head's motion relative to it is seen.
+    size = 1.5 * np.ptp(in_photo[:, :2], axis=0).max()
+    scale = PANEL / size
+    corner = performance.translation[frame][:2] + (0, 0.1 * size) - size / 2
+    photo = cv2.warpAffine(picture, np.float32([[1 / scale, 0, corner[0]], [0, 1 / scale, corner[1]]]), (PANEL, PANEL),
+                           flags=(cv2.INTER_LINEAR if scale > 0.7 else cv2.INTER_AREA) | cv2.WARP_INVERSE_MAP,
+                           borderMode=cv2.BORDER_CONSTANT, borderValue=(BACKDROP,) * 3)
+    placed = Picture((in_photo - (*corner, 0)) * scale, grid.quads, PANEL, PANEL)
+    over = cv2.addWeighted(photo, 0.6, placed.textured(photo, grid.uvs, wire_texture()), 0.4, 0)
+
+    quads = np.concatenate([grid.quads, openings.quads + len(grid.uvs)])
+    uvs = np.concatenate([grid.uvs, openings.uvs])
+    head = np.concatenate([grid.sample(head_map), opening_vertices(head_map, topology)])
+    neutral = grid.sample(performance.neutral)
+    head = head - (neutral.min(0) + neutral.max(0)) / 2  # the same place in every column: the skull must not move
+    head = head * (0.92 * PANEL / np.ptp(neutral[:, 1]))
+    backdrop = np.full((PANEL, PANEL, 3), BACKDROP, np.uint8)
+    small = cv2.resize(texture, (1024, 1024), interpolation=cv2.INTER_AREA)
+    front = Picture(head + (PANEL / 2, PANEL / 2, 0), quads, PANEL, PANEL).textured(backdrop, uvs, small)
+    side = Picture(turned(head, 25) + (PANEL / 2, PANEL / 2, 0), quads, PANEL, PANEL).clay(backdrop)
+    cv2.putText(photo, f"{(performance.start + frame) / performance.fps:.2f} s", (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45,
+                (255, 255, 255), 1, cv2.LINE_AA)
+    return np.concatenate([photo, over, front, side])
+
+
+def curves(performance: Performance, marked: np.ndarray, width: int) -> np.ndarray:
+    """(PANEL, width, 3) the weights that move most, over the frames; the columns' moments are marked."""
+    picture = np.full((PANEL, width, 3), 30, np.uint8)
+    frames = len(performance)
+    across = np.arange(frames) / max(frames - 1, 1) * (width - 1)
+    for frame in marked:
+        cv2.line(picture, (int(across[frame]), 0), (int(across[frame]), PANEL), (70, 70, 70), 1)
+    order = np.argsort(-performance.weights.std(0))[:CURVES]
+    for place, (number, colour) in enumerate(zip(order, _COLOURS)):
+        line = np.stack([across, (1 - performance.weights[:, number]) * (PANEL - 12) + 6], 1)
+        cv2.polylines(picture, [line.round().astype(np.int32)], False, colour, 1, cv2.LINE_AA)
+        cv2.putText(picture, ARKIT_NAMES[number], (8 + 200 * (place % 4), 16 + 16 * (place // 4)),
+                    cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1, cv2.LINE_AA)
+    return picture

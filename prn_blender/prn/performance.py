@@ -1,0 +1,525 @@
+"""A take: what one tracked face did, as one person's neutral, head motion and expression apart, and smooth in time.
+
+tracked frames -> Recorder (a few kilobytes a frame, on disk) -> solve -> Performance. One identity and one neutral for
+the whole take; per frame the rigid head pose against that neutral, the ARKit-52 weights in shapes adapted to the person,
+and what these shapes cannot say. numpy and OpenCV only; touches a temporary file, never bpy.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from .arkit import ARKIT_NAMES
+from .capture import INTEROCULAR, _default_engine
+from .contact import close_lids, close_lips
+from .engine import OnnxEngine
+from .errors import CaptureError, NoFaceError
+from .face_fit import GRID, MOTIONS, ShapeSpace, load_shape_space, reading, similarity
+from .position_map import SIZE, Topology, load_topology
+from .smooth import rotation_vectors, rotations_of, smooth
+from .track import Progress, TrackedFace, TrackedFrame, capture_video
+from .video import Video, open_video
+
+BRIDGED = 0.5               # seconds: gaps up to this are interpolated, longer ones are left out
+CELLS = GRID * GRID
+RESIDUAL = 32               # what the shapes lack is low-passed, so that a map of 32x32 holds all of it
+_DETAILS, _SAMPLED = 24, 600    # of it so many principal directions are kept, found on so many frames
+_ROUNDS = 3                 # of solving for the identity and for the expressions in turn
+_WORTH = 40.0               # a take's frames err together: however many, they count as these few against the identity's prior
+_SPARSITY = 1.0             # L1 weight of the ARKit weights, in the fit's own unit (1 / spread^2 = 44)
+_STEADY = 1.5               # weight of their differences from frame to frame, same unit, at 30 frames a second
+_ADAPTED = 12.0             # frames at full weight that a shape has to be seen before half of what it lacks is believed
+_WRONG = 0.0025             # metres, RMS: a map that no head explains better is wrong; good ones have 0.0005 to 0.002
+_RIGID_MOVE = 0.0012        # metres that the ARKit shapes may move a point of the skull
+_REST = 0.3                 # the most that a resting face's own weights may be, and still be called rest
+EYE_SHAPES = np.array([name.startswith("eye") for name in ARKIT_NAMES])
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """How much to smooth: 1 is usual, 0 nothing. Motion above the noise is followed whatever the strength."""
+
+    head: float = 1.0
+    face: float = 1.0
+    eyes: float = 1.0
+
+    # Seconds at strength 1: the standard deviation of the window over what stands still.
+    HEAD, FACE, EYES = 0.10, 0.08, 0.06
+
+
+@dataclass(frozen=True)
+class KeyFrame:
+    """A frame whose picture is kept for the texture."""
+
+    frame: int  # index in the video
+    image: np.ndarray
+    face: TrackedFace
+
+
+@dataclass
+class Performance:
+    """One face over a take, evenly spaced in time.
+
+    Head frame and image frame are those of `FaceCapture`; a head point p of frame i appears at
+    scale[i] * rotation[i] @ p + translation[i]. Frame i lies `start + i` frames after the video's beginning.
+    """
+
+    name: str  # what to call the source in messages
+    fps: float
+    start: int  # frames of the video before the first one here
+    image_size: tuple[int, int]  # width, height, pixels
+    seen: np.ndarray  # (N,) bool: False in gaps too long to bridge; there the neighbours' values are held
+    rotation: np.ndarray  # (N, 3, 3) head to image
+    translation: np.ndarray  # (N, 3) pixels
+    scale: np.ndarray  # (N,) pixels per metre
+    weights: np.ndarray  # (N, 52) 0..1, in the order of ARKIT_NAMES
+    details: np.ndarray  # (N, K) how much of each detail shape: what the ARKit shapes do not say
+    neutral: np.ndarray  # (256, 256, 3) float32, head frame, metres: the person at rest
+    shapes: np.ndarray  # (52, 64, 64, 3) float32, metres: the ARKit shapes adapted to the person, at weight 1
+    detail_shapes: np.ndarray  # (K, 32, 32, 3) float32, metres, low-passed: this take's own shapes
+    neutral_frame: int  # index in the video of the frame that is most at rest, or that was chosen
+    key_frames: dict[str, KeyFrame]  # by what they are best for: front, left, right, mouth
+    warnings: list[str]
+    topology: Topology
+
+    def __len__(self) -> int:
+        return len(self.seen)
+
+    def shape_map(self, number: int) -> np.ndarray:
+        """(256, 256, 3) offset of ARKit shape `number` from the neutral, metres."""
+        return _resized(self.shapes[number], SIZE)
+
+    def head_map(self, frame: int, details: bool = True) -> np.ndarray:
+        """(256, 256, 3) float32 the face in frame `frame`, head frame, metres; details: with what the shapes lack."""
+        small = np.tensordot(self.weights[frame], self.shapes, 1)
+        if details:
+            small = small + _resized(np.tensordot(self.details[frame], self.detail_shapes, 1), GRID)
+        return self.neutral + _resized(small, SIZE)
+
+    def vertices(self, sample: Callable[[np.ndarray], np.ndarray]) -> VertexFrames:
+        """All frames as vertices of a mesh; sample: from a map (256, 256, 3) to vertices (V, 3), linear but for an offset."""
+        return VertexFrames(self, sample)
+
+    @property
+    def gaps(self) -> list[tuple[int, int]]:
+        """(first, last) frames of each gap that was left out, counted as in `seen`."""
+        edges = np.flatnonzero(np.diff(np.r_[True, self.seen, True].astype(int)))
+        return [(int(first), int(last) - 1) for first, last in zip(edges[::2], edges[1::2])]
+
+
+class VertexFrames:
+    """A performance's vertices as a sequence of N arrays (V, 3) float32, head frame, metres, each computed when asked."""
+
+    def __init__(self, performance: Performance, sample: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.performance = performance
+        self.neutral = sample(performance.neutral)
+        offsets = [sample(performance.neutral + performance.shape_map(number)) - self.neutral
+                   for number in range(len(ARKIT_NAMES))]
+        self.shapes = np.stack(offsets)  # (52, V, 3)
+        offsets += [sample(performance.neutral + _resized(shape, SIZE)) - self.neutral
+                    for shape in performance.detail_shapes]
+        self._flat = np.stack(offsets).reshape(len(offsets), -1).astype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.performance)
+
+    def __getitem__(self, frame: int) -> np.ndarray:
+        if not 0 <= frame < len(self):
+            raise IndexError(frame)
+        weights = np.concatenate([self.performance.weights[frame], self.performance.details[frame]])
+        return self.neutral + (weights.astype(np.float32) @ self._flat).reshape(-1, 3)
+
+
+def _resized(small: np.ndarray, size: int) -> np.ndarray:
+    return cv2.resize(np.ascontiguousarray(small, np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
+
+
+# ---- recording -------------------------------------------------------------------------------------------------------
+
+
+class Recorder:
+    """Collects one track: a few numbers a frame in memory, its maps in a temporary file."""
+
+    def __init__(self, space: ShapeSpace) -> None:
+        self.space = space
+        self.frames: list[int] = []
+        self.times: list[float] = []
+        self.poses: list[tuple[float, np.ndarray, np.ndarray]] = []
+        self.expressions: list[np.ndarray] = []
+        self.errors: list[float] = []  # metres, RMS: what no head of the shape space explains
+        self.size = 0.0  # pixels, summed over the frames: how much of the take this face is
+        self.best: dict[str, tuple[float, KeyFrame]] = {}
+        self._file = tempfile.TemporaryFile(prefix="prn-take-")
+
+    def add(self, frame: TrackedFrame, face: TrackedFace) -> None:
+        everything = reading(face.crop_map).reshape(-1, 3)
+        scale, rotation, translation, solution = self.space.align(everything, face.expression)
+        # Offsets from the mean head: small numbers, so that half precision holds a fiftieth of a millimetre.
+        in_head = (everything - translation) @ rotation / scale
+        offsets = (in_head - self.space.small_mean)[self.space.cells]
+        self._file.write(offsets.astype(np.float16).tobytes())
+        unexplained = in_head[self.space.solved] - self.space.small_mean[self.space.solved]
+        unexplained = unexplained.ravel() - solution[MOTIONS:] @ self.space.seen[MOTIONS:]
+        self.errors.append(float(np.sqrt(np.mean(unexplained ** 2))))
+        self.frames.append(frame.index)
+        self.times.append(frame.time)
+        self.poses.append((scale * face.crop.side, rotation, face.crop.to_image(translation).astype(np.float64)))
+        self.expressions.append(face.expression)
+        self.size += face.crop.side
+        self._consider(frame, face, rotation)
+
+    def _consider(self, frame: TrackedFrame, face: TrackedFace, rotation: np.ndarray) -> None:
+        """Keep the picture if it is the best yet of its kind: sharp, large, at rest; from the front or from a side."""
+        yaw = float(np.degrees(np.arcsin(np.clip(rotation[0, 2], -1, 1))))
+        if abs(yaw) > 50:
+            return
+        expression = face.expression
+        blink = max(expression[ARKIT_NAMES.index("eyeBlinkLeft")], expression[ARKIT_NAMES.index("eyeBlinkRight")])
+        opening = float(expression[ARKIT_NAMES.index("jawOpen")])
+        piece = face.crop.cut(frame.image, 96).mean(2)
+        sharpness = float(np.log(cv2.Laplacian(piece, cv2.CV_32F).std() + 1e-3))
+        # A hand or a microphone before the face makes a map that fits no head well.
+        merit = sharpness + 0.5 * np.log(face.crop.side) - 2.0 * blink - 500.0 * self.errors[-1]
+        kinds = {"front": merit - 0.04 * abs(yaw) - 1.5 * opening - 0.3 * float(expression.sum())}
+        if opening > 0.25:
+            kinds["mouth"] = sharpness + 3.0 * min(opening, 0.7) - 0.04 * abs(yaw)
+        if abs(yaw) > 15:
+            kinds["left" if yaw > 0 else "right"] = merit - 0.04 * abs(abs(yaw) - 35) - 0.3 * float(expression.sum())
+        for kind, value in kinds.items():
+            if kind not in self.best or value > self.best[kind][0]:
+                self.best[kind] = value, KeyFrame(frame.index, frame.image, face)
+
+    def good(self) -> np.ndarray:
+        """Indices of the recorded frames whose map is a head; the others count as gaps."""
+        errors = np.array(self.errors)
+        return np.flatnonzero(errors < max(_WRONG, 3 * np.median(errors)))
+
+    def offsets(self) -> np.ndarray:
+        """(N, cells, 3) float16 as a view of the file."""
+        self._file.flush()
+        return np.memmap(self._file, np.float16, "r").reshape(len(self.frames), -1, 3)
+
+
+def capture_performance(
+    source: str | os.PathLike | Iterable | Video,
+    *,
+    face: int = 1,
+    fps: float | None = None,
+    smoothing: Smoothing = Smoothing(),
+    neutral_frame: int | None = None,
+    engine: OnnxEngine | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Performance:
+    """From a video to one person's performance: `capture_video`, then the take's solve. Runs in any thread.
+
+    face: 1 is the face that takes up most of the video, 2 the next one, and so on. fps: of the result; the video's own by
+    default. neutral_frame: the video's frame in which the face is at rest; by default the calmest one is found. Other
+    arguments are those of `capture_video`. Raises NoFaceError if nobody is seen, CaptureError for a wrong request.
+    """
+    if face < 1:
+        raise CaptureError(f"There is no face {face}: faces are counted from 1.")
+    if fps is not None and not 1 <= fps <= 240:
+        raise CaptureError(f"A rate of {fps:g} frames a second is not possible: give a number from 1 to 240.")
+    engine = engine or _default_engine()
+    engine.topology.require_hm08("A performance")
+    video = source if isinstance(source, Video) else open_video(source)
+    space = load_shape_space()
+    recorders: dict[int, Recorder] = {}
+    size = (0, 0)
+    # Somebody else than the largest can only be chosen if all are followed.
+    for frame in capture_video(video, faces="largest" if face == 1 else "all", engine=engine,
+                               progress=progress, cancelled=cancelled):
+        size = size if size[0] else frame.image.shape[1::-1]
+        for seen in frame.faces:
+            recorders.setdefault(seen.track, Recorder(space)).add(frame, seen)
+    chosen = [recorder for recorder in sorted(recorders.values(), key=lambda recorder: -recorder.size)
+              if len(recorder.frames) >= 2]
+    if not chosen:
+        raise NoFaceError(f"No face found in {video.name}: use a video in which a face is well lit and at least 40 pixels wide.")
+    if face > len(chosen):
+        raise CaptureError(f"Face {face} was asked for, but {video.name} shows {len(chosen)}: choose a number from 1 to "
+                           f"{len(chosen)}.")
+    recorder = chosen[face - 1]
+    warnings = list(video.warnings)
+    if len(chosen) > 1 and face == 1:
+        where = ", ".join(f"{other.times[0]:.1f}-{other.times[-1]:.1f} s" for other in chosen[1:6])
+        warnings.append(f"Other faces, or this one after a cut, were left out ({where}): choose them by their number.")
+    return solve(recorder, video.name, fps or video.fps, size, smoothing, neutral_frame, warnings, video.fps)
+
+
+# ---- the take's solve ------------------------------------------------------------------------------------------------
+
+
+def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int], smoothing: Smoothing = Smoothing(),
+          neutral_frame: int | None = None, warnings: list[str] | None = None,
+          source_fps: float | None = None) -> Performance:
+    """One identity, one neutral, per-frame pose and expression of a recorded track, smoothed, at `fps` frames a second.
+
+    Raises CaptureError if neutral_frame is not among the recorded frames.
+    """
+    space, topology = recorder.space, load_topology()
+    warnings = list(warnings or [])
+    good = recorder.good()
+    if len(good) < 2:
+        raise NoFaceError(f"The face in {name} is never seen well enough: use a video in which it is larger, sharper or less hidden.")
+    grid = _TimeGrid(np.array(recorder.times)[good], fps, source_fps or fps)
+    offsets = grid.resample(recorder.offsets(), good)
+    prior = grid.resample(np.array(recorder.expressions, np.float32)[good])
+    scale = np.exp(grid.resample(np.log([recorder.poses[i][0] for i in good])[:, None]))[:, 0]
+    translation = grid.resample(np.array([recorder.poses[i][2] for i in good]))
+    middle, vectors = rotation_vectors(np.array([recorder.poses[i][1] for i in good]))
+    rotation = rotations_of(middle, grid.resample(vectors))
+
+    identity, weights = _identity_and_weights(space, offsets, prior, fps)
+    person = space.small_mean + space.offsets(np.concatenate([identity, np.zeros(52)]))
+    expressions = space.basis[space.identities:].reshape(52, CELLS, 3)
+
+    calm = _calmest(weights, recorder, grid, neutral_frame)
+    rest = _residual_at_rest(space, offsets, person, expressions, weights, calm)
+    person = person + rest.reshape(-1, 3)
+
+    # The skull's motion: rigid, against this person's own face, without what the expression explains.
+    skull = _skull(space, topology)
+    pose = [_rigid(space, offsets[i], person, expressions, weights[i], skull) for i in range(len(offsets))]
+    translation = translation + np.array([s * r @ p[2] for s, r, p in zip(scale, rotation, pose)])
+    rotation = np.array([r @ p[1] for r, p in zip(rotation, pose)])
+    scale = scale * np.array([p[0] for p in pose])
+
+    living = _living(topology)
+
+    def residual_of(i: int) -> np.ndarray:
+        grown, turned, shifted = pose[i]
+        seen = (offsets[i].astype(np.float32) + space.small_mean[space.cells] - shifted) @ turned / grown
+        face = (person + np.tensordot(weights[i], expressions, 1))[space.cells]
+        low = space.low_pass((seen - face).astype(np.float32)) * living
+        return cv2.resize(low, (RESIDUAL, RESIDUAL), interpolation=cv2.INTER_AREA).ravel()
+
+    details, detail_shapes = _compressed(residual_of, len(offsets))
+    lacking, details = _learn(details, weights)
+    lacking = (lacking @ detail_shapes).reshape(52, RESIDUAL, RESIDUAL, 3)
+    shapes = expressions.reshape(52, GRID, GRID, 3) + np.stack([_resized(shape, GRID) for shape in lacking])
+    # What the face wears at rest belongs to the neutral, and the weights count from there.
+    rest_weights = _rest_weights(weights, calm)
+    person = person + np.tensordot(rest_weights, shapes.reshape(52, CELLS, 3), 1)
+    shapes = shapes * (1 - rest_weights)[:, None, None, None]
+    weights = np.clip((weights - rest_weights) / (1 - rest_weights), 0, 1)
+
+    rotation, translation, scale, weights, details = _smoothed(grid, rotation, translation, scale, weights, details, smoothing)
+
+    neutral = space.mean + _resized((person - space.small_mean).reshape(GRID, GRID, 3), SIZE)
+    landmarks = topology.landmarks_of(neutral)
+    metric = INTEROCULAR / float(np.linalg.norm(landmarks[36:42].mean(0) - landmarks[42:48].mean(0)))
+    neutral = close_lips(neutral * np.float32(metric), topology)
+    shapes = close_lids(neutral, (shapes * metric).astype(np.float32), topology)
+    unbridged = [(first, last) for first, last in grid.gaps()]
+    if unbridged:
+        where = ", ".join(f"{(grid.start + first) / fps:.1f}-{(grid.start + last + 1) / fps:.1f} s" for first, last in unbridged[:6])
+        warnings.append(f"The face was not seen at {where}: these {sum(b - a + 1 for a, b in unbridged)} frames are left out.")
+    return Performance(
+        name=name, fps=fps, start=grid.start, image_size=image_size, seen=grid.seen, rotation=rotation,
+        translation=translation, scale=scale / metric, weights=weights.astype(np.float32),
+        details=details.astype(np.float32), neutral=neutral, shapes=shapes,
+        detail_shapes=(detail_shapes.reshape(-1, RESIDUAL, RESIDUAL, 3) * metric).astype(np.float32),
+        neutral_frame=int(np.round((grid.start + calm) * (source_fps or fps) / fps)),
+        key_frames={kind: key for kind, (_, key) in recorder.best.items()},
+        warnings=warnings, topology=topology)
+
+
+class _TimeGrid:
+    """Even times, and how the recorded ones are brought to them."""
+
+    def __init__(self, times: np.ndarray, fps: float, source_fps: float) -> None:
+        self.times, self.fps = times, fps
+        self.start = int(np.round(times[0] * fps))
+        count = int(np.round(times[-1] * fps)) - self.start + 1
+        wanted = (self.start + np.arange(count)) / fps
+        after = np.clip(np.searchsorted(times, wanted), 1, len(times) - 1)
+        before = after - 1
+        span = times[after] - times[before]
+        share = np.clip((wanted - times[before]) / np.maximum(span, 1e-9), 0, 1)
+        # Times of frames are rounded in files: nearly on a frame is on it, and its values stay untouched.
+        near = 0.05 / max(fps, source_fps) / np.maximum(span, 1e-9)
+        share = np.where(share < near, 0.0, np.where(share > 1 - near, 1.0, share))
+        self.before, self.after, self.share = before, after, share
+        nearest = np.minimum(np.abs(wanted - times[before]), np.abs(wanted - times[after]))
+        self.seen = (span <= BRIDGED + 1.5 / source_fps) | (nearest < 0.6 / min(fps, source_fps))
+
+    def resample(self, values: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        """Values (M, ...) of the recorded times at the even ones (N, ...); rows (M,): which of more values they are."""
+        before, after = (self.before, self.after) if rows is None else (rows[self.before], rows[self.after])
+        if values.dtype != np.float16:
+            share = self.share.reshape(-1, *[1] * (values.ndim - 1))
+            return (1 - share) * values[before] + share * values[after]
+        if not self.share.any() and (np.diff(before) == 1).all():
+            return values[before[0]:before[-1] + 1]
+        result = np.empty((len(before), *values.shape[1:]), np.float16)  # the large ones: a frame at a time
+        for i, share in enumerate(self.share):
+            result[i] = (1 - share) * values[before[i]].astype(np.float32) + share * values[after[i]].astype(np.float32)
+        return result
+
+    def gaps(self) -> list[tuple[int, int]]:
+        edges = np.flatnonzero(np.diff(np.r_[True, self.seen, True].astype(int)))
+        return [(int(first), int(last) - 1) for first, last in zip(edges[::2], edges[1::2])]
+
+    def pieces(self) -> list[slice]:
+        """The stretches between gaps: nothing is smoothed across them."""
+        edges = np.flatnonzero(np.diff(np.r_[False, self.seen, False].astype(int)))
+        return [slice(int(first), int(last)) for first, last in zip(edges[::2], edges[1::2])]
+
+
+def _identity_and_weights(space: ShapeSpace, offsets: np.ndarray, prior: np.ndarray,
+                          fps: float) -> tuple[np.ndarray, np.ndarray]:
+    """(120,) one identity for all frames, and (N, 52) weights: each frame's best, bounded, sparse and steady."""
+    n, frames = MOTIONS + space.identities, len(offsets)
+    normal = space.normal
+    place = np.searchsorted(space.cells, space.solved)
+    right = np.stack([space.weighted @ frame[place].astype(np.float32).ravel() for frame in offsets])  # (N, 179)
+    motion, who, how = slice(0, MOTIONS), slice(MOTIONS, n), slice(n, None)
+    # Small motions left over from the first alignment are free in every frame: they are eliminated.
+    inverse = np.linalg.inv(normal[motion, motion] + 1e-3 * np.eye(MOTIONS))
+    reduced = normal - normal[:, motion] @ inverse @ normal[motion]
+    right = right - right[:, motion] @ inverse @ normal[motion]
+    worth = min(1.0, _WORTH / frames)
+    identity_inverse = np.linalg.inv(worth * frames * reduced[who, who] + np.eye(space.identities))
+    weights = prior.astype(np.float64)
+    for _ in range(_ROUNDS):
+        explained = right[:, who].sum(0) - reduced[who, how] @ weights.sum(0)
+        identity = identity_inverse @ (worth * explained)
+        weights = _bounded_weights(reduced[how, how], right[:, how] - identity @ reduced[who, how], prior,
+                                   space.prior[n:], _STEADY * fps / 30)
+    return identity, weights
+
+
+def _bounded_weights(normal: np.ndarray, right: np.ndarray, prior: np.ndarray, precision: np.ndarray,
+                     steady: float) -> np.ndarray:
+    """(N, 52) weights in 0..1: least squares with a prior, an L1 term and a term on differences in time (FISTA).
+
+    Beck and Teboulle, "A fast iterative shrinkage-thresholding algorithm for linear inverse problems" (2009).
+    """
+    system = normal + np.diag(precision)
+    pulled = right + precision * prior
+    step = 1 / (np.linalg.eigvalsh(system)[-1] + 4 * steady)
+    weights = previous = np.clip(prior, 0, 1).astype(np.float64)
+    momentum = 1.0
+    for _ in range(80):
+        larger = (1 + np.sqrt(1 + 4 * momentum ** 2)) / 2
+        ahead = weights + (momentum - 1) / larger * (weights - previous)
+        gradient = ahead @ system - pulled
+        if len(ahead) > 1:
+            change = np.diff(ahead, axis=0)
+            gradient[:-1] -= steady * change
+            gradient[1:] += steady * change
+        previous, momentum = weights, larger
+        weights = np.clip(ahead - step * (gradient + _SPARSITY), 0, 1)
+    return weights
+
+
+def _calmest(weights: np.ndarray, recorder: Recorder, grid: _TimeGrid, chosen: int | None) -> int:
+    """The frame of the grid in which the face is at rest: the chosen one, or the one whose weights are least."""
+    if chosen is not None:
+        if chosen not in recorder.frames:
+            raise CaptureError(f"Frame {chosen} cannot be the neutral one, the face is not seen in it: choose a frame "
+                               f"from {recorder.frames[0]} to {recorder.frames[-1]} in which it is.")
+        time = recorder.times[recorder.frames.index(chosen)]
+        return int(np.clip(np.round(time * grid.fps) - grid.start, 0, len(weights) - 1))
+    moving = weights[:, [not name.startswith("eyeLook") for name in ARKIT_NAMES]].sum(1)
+    around = max(1, int(round(0.1 * grid.fps)))
+    steady = np.convolve(np.pad(moving, around, mode="edge"), np.ones(2 * around + 1) / (2 * around + 1), "valid")
+    return int(np.argmin(np.where(grid.seen, steady, np.inf)))
+
+
+def _rest_weights(weights: np.ndarray, calm: int) -> np.ndarray:
+    """(52,) what the weights are at rest, which is then zero by definition; strong ones are no rest but a face made."""
+    rest = np.median(weights[max(0, calm - 2):calm + 3], 0)
+    rest = np.minimum(rest, _REST)
+    rest[[index for index, name in enumerate(ARKIT_NAMES) if name.startswith("eyeLook")]] = 0
+    return rest
+
+
+def _residual_at_rest(space: ShapeSpace, offsets: np.ndarray, person: np.ndarray, expressions: np.ndarray,
+                      weights: np.ndarray, calm: int) -> np.ndarray:
+    """(64, 64, 3) what the calm frames show of the person that the identity lacks, low-passed as on photographs."""
+    quiet = weights.sum(1)
+    likely = np.exp(-(quiet - quiet[calm]).clip(0) / 0.5)
+    chosen = np.argsort(-likely)[:60]
+    total = np.zeros((len(space.cells), 3))
+    for i in chosen:
+        face = (person + np.tensordot(weights[i], expressions, 1))[space.cells] - space.small_mean[space.cells]
+        # The alignment's own error must not become part of the person.
+        difference = offsets[i].astype(np.float32) - face
+        total += likely[i] * (difference - np.average(difference, axis=0, weights=space.cell_weights))
+    return space.low_pass((total / likely[chosen].sum()).astype(np.float32))
+
+
+def _skull(space: ShapeSpace, topology: Topology) -> np.ndarray:
+    """(cells,) weights of the parts that move with the skull: nose bridge, brow ridge, temples, cheekbones."""
+    moves = np.sqrt((space.basis[space.identities:].reshape(52, CELLS, 3)[:, space.cells] ** 2).sum(2)).max(0)
+    step = SIZE // GRID
+    left_out = np.zeros((SIZE, SIZE), bool)
+    for region in ("ears", "neck", "forehead"):  # cartilage, muscle, hair
+        left_out |= topology.regions[region]
+    left_out = left_out.reshape(GRID, step, GRID, step).any((1, 3)).ravel()[space.cells]
+    return np.where(left_out, 0.02, 1 / (1 + (moves / _RIGID_MOVE) ** 2))
+
+
+def _living(topology: Topology) -> np.ndarray:
+    """(64, 64, 1) how far what a part does beyond the shapes is believed: ears and scalp only seem to move, under hair and
+    in perspective."""
+    share = np.ones((SIZE, SIZE), np.float32)
+    for region in ("ears", "forehead"):
+        share[topology.regions[region]] = 0.2
+    share[topology.regions["neck"]] = 0.5
+    return cv2.GaussianBlur(cv2.resize(share, (GRID, GRID), interpolation=cv2.INTER_AREA), (0, 0), 2.0)[..., None]
+
+
+def _rigid(space: ShapeSpace, offsets: np.ndarray, person: np.ndarray, expressions: np.ndarray, weights: np.ndarray,
+           skull: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """The small similarity from the person's head to where this frame's first alignment put it; robust (Cauchy)."""
+    source = (person + np.tensordot(weights, expressions, 1))[space.cells]
+    target = offsets.astype(np.float32) + space.small_mean[space.cells]
+    trust = skull
+    for _ in range(3):
+        grown, turned, shifted = similarity(source, target, trust)
+        distance = np.linalg.norm(target - (grown * source @ turned.T + shifted), axis=1)
+        spread = 1.4826 * np.median(distance[skull > 0.3]) + 1e-6
+        trust = skull / (1 + (distance / (2 * spread)) ** 2)
+    return grown, turned, shifted
+
+
+def _compressed(row: Callable[[int], np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(count, K) coefficients and (K, C) principal directions of count rows (C,) that are computed when asked."""
+    few = np.unique(np.linspace(0, count - 1, min(count, _SAMPLED)).astype(int))
+    _, _, directions = np.linalg.svd(np.stack([row(i) for i in few]), full_matrices=False)
+    directions = directions[:_DETAILS].astype(np.float32)
+    return np.stack([directions @ row(i) for i in range(count)]), directions
+
+
+def _learn(details: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(52, K) what each shape lacks on this person, by ridge regression over the take, and the details left (N, K)."""
+    lacking = np.linalg.solve(weights.T @ weights + _ADAPTED * np.eye(52), weights.T @ details)
+    return lacking, details - weights @ lacking
+
+
+def _smoothed(grid: _TimeGrid, rotation: np.ndarray, translation: np.ndarray, scale: np.ndarray, weights: np.ndarray,
+              details: np.ndarray, strength: Smoothing) -> tuple[np.ndarray, ...]:
+    rotation, translation, scale = rotation.copy(), translation.copy(), scale.copy()
+    weights, details = weights.copy(), details.copy()
+    head, face, eyes = strength.head * Smoothing.HEAD, strength.face * Smoothing.FACE, strength.eyes * Smoothing.EYES
+    for piece in grid.pieces():
+        middle, vectors = rotation_vectors(rotation[piece])
+        rotation[piece] = rotations_of(middle, smooth(vectors, grid.fps, head, np.zeros(3, int)))
+        translation[piece] = smooth(translation[piece], grid.fps, head, np.zeros(3, int))
+        scale[piece] = np.exp(smooth(np.log(scale[piece])[:, None], grid.fps, head))[:, 0]
+        weights[piece, EYE_SHAPES] = smooth(weights[piece, EYE_SHAPES], grid.fps, eyes)
+        weights[piece, ~EYE_SHAPES] = smooth(weights[piece, ~EYE_SHAPES], grid.fps, face)
+        details[piece] = smooth(details[piece], grid.fps, face)
+    # In gaps the last seen values are held: no motion is better than an invented one.
+    held = np.maximum.accumulate(np.where(grid.seen, np.arange(len(grid.seen)), 0))
+    return rotation[held], translation[held], scale[held], np.clip(weights[held], 0, 1), details[held]

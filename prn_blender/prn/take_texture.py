@@ -1,0 +1,59 @@
+"""One texture from the best frames of a take. numpy and OpenCV only; reads key frames, gives an array.
+
+The skin comes from the calmest frontal frame, what it does not show well from frames turned to either side, the inside of
+the mouth from a frame in which it stands open.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from .capture import INTEROCULAR, FaceCapture, place_face
+from .detector import FaceBox
+from .openings import opening_texels
+from .performance import KeyFrame, Performance
+from .position_map import SIZE, load_topology
+from .texture import make_texture
+
+_SIDE_GAIN = 0.15  # cosine by which a turned frame has to see a texel better than the frontal one
+
+
+def make_take_texture(performance: Performance, size: int = 2048) -> np.ndarray:
+    """(size, size, 3) uint8 sRGB RGB in the topology's UV layout, as `make_texture` gives it."""
+    kinds = performance.key_frames
+    front = key_capture(kinds.get("front") or next(iter(kinds.values())))
+    texture = make_texture(front, size)
+    for side in ("left", "right"):
+        if side in kinds:
+            turned = key_capture(kinds[side])
+            share = np.clip((turned.visibility - front.visibility - _SIDE_GAIN) / 0.2, 0, 1)
+            texture = _laid_over(texture, make_texture(turned, size), share, front.visibility * turned.visibility > 0.1)
+    if "mouth" in kinds:
+        topology = front.topology
+        rows = np.arange(SIZE)[:, None] > topology.landmarks[30, 1]  # the openings below the nose's tip
+        inside = (opening_texels(topology) & rows).astype(np.float32)
+        share = cv2.GaussianBlur(cv2.dilate(inside, np.ones((3, 3))), (0, 0), 0.8)
+        texture = _laid_over(texture, make_texture(key_capture(kinds["mouth"]), size), share, None)
+    return texture
+
+
+def key_capture(key: KeyFrame) -> FaceCapture:
+    """A key frame as the capture of a photograph."""
+    crop = key.face.crop
+    box = FaceBox(crop.center_x - crop.side / 2, crop.center_y - crop.side / 2, crop.side, crop.side, 1.0)
+    return place_face(key.image, box, crop, key.face.crop_map, key.face.expression, load_topology(), "fitted",
+                      INTEROCULAR, {})
+
+
+def _laid_over(below: np.ndarray, above: np.ndarray, share: np.ndarray, common: np.ndarray | None) -> np.ndarray:
+    """Texture `above` over `below` by a share (256, 256), in the light of `below`, compared where both see (common)."""
+    size = len(below)
+    gain = np.ones(3, np.float32)
+    if common is not None and common.any():
+        small = [cv2.resize(texture, (SIZE, SIZE), interpolation=cv2.INTER_AREA)[common].astype(np.float32)
+                 for texture in (below, above)]
+        gain = (np.median(small[0], 0) + 8) / (np.median(small[1], 0) + 8)
+    share = cv2.resize(cv2.GaussianBlur(share.astype(np.float32), (0, 0), 2.0 if common is not None else 0.5),
+                       (size, size), interpolation=cv2.INTER_LINEAR)[..., None]
+    return np.clip(below * (1 - share) + above * gain * share + 0.5, 0, 255).astype(np.uint8)

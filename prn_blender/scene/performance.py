@@ -1,0 +1,222 @@
+"""A performance into Blender's scene: an animated face over its footage, in the way the animator chose.
+
+Four ways: absolute shape keys on one eval_time curve (a key a frame, plays fastest), relative shape keys, a PC2 file
+through the Mesh Cache modifier (long takes), or the 52 ARKit shape keys with F-curves (to edit, and to hand on). Head motion
+is always the object's own transform. Touches bpy through its neighbours, and writes PC2 files where it is told.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import bpy
+import numpy as np
+
+from ..prn.arkit import ARKIT_NAMES
+from ..prn.openings import opening_grid, opening_vertices
+from ..prn.performance import Performance, VertexFrames
+from . import camera as cameras
+from . import versions
+from .curves import CONSTANT, continuous_quaternions, decimate, write_curve
+from .footage import load_footage, show_behind
+from .frames import TO_BLENDER, photo_to_world, to_blender
+from .image import pack_image
+from .material import build_material
+from .mesh import build_mesh
+from .stage import frame_photo
+
+WAYS = ("absolute", "relative", "pc2", "arkit")
+TOLERANCE = 0.004  # of an ARKit weight: a key is left out where the line between its neighbours is as near as this
+KEY_SPACING = 10.0  # Blender puts absolute keys this many units of eval_time apart
+
+
+@dataclass(frozen=True)
+class BuiltPerformance:
+    collection: bpy.types.Collection
+    mesh: bpy.types.Object
+    openings: bpy.types.Object  # what stands in eyes and mouth, a child of the mesh
+    camera: bpy.types.Object
+    expression: bpy.types.Action  # the ARKit weights, whatever the way: what `retarget` hands on
+    head: bpy.types.Action  # the head's motion
+    files: list[Path]  # PC2 files beside the scene
+
+
+def cost(performance: Performance, stride: int, way: str) -> str:
+    """What a way costs, in a sentence to show before starting."""
+    count = len(performance.topology.grid(stride).uvs) + len(opening_grid(performance.topology).uvs)
+    frames = len(performance)
+    if way == "arkit":
+        return f"52 shape keys on {count} vertices: {52 * count * 12 / 1e6:.0f} MB, whatever the length."
+    where = "in a file beside the scene" if way == "pc2" else "in the scene"
+    return f"{frames} frames of {count} vertices: {count * 12 / 1e6:.2f} MB a frame, {frames * count * 12 / 1e6:.0f} MB {where}."
+
+
+def build_performance(performance: Performance, texture: np.ndarray, scene: bpy.types.Scene, *, way: str = "absolute",
+                      stride: int = 2, source: Path | None = None, folder: Path | None = None,
+                      name: str = "Take") -> BuiltPerformance:
+    """One collection with the animated face, its eyes and mouth, and the camera with the footage behind it.
+
+    texture (N, N, 3) uint8 sRGB. stride 1, 2 or 4: the level of detail. source: the movie or picture sequence to show
+    behind the face. folder: where PC2 files go, named after `name`. Frame 0 of the video lies on the scene's first
+    frame; the scene's own rate and range stay as they are, see `stage.match_time`. Raises ValueError for another way.
+    """
+    if way not in WAYS:
+        raise ValueError(f"way must be one of {WAYS}, not {way!r}")
+    if way == "pc2" and folder is None:
+        raise ValueError("a folder is needed for the PC2 files")
+    topology = performance.topology
+    width, height = performance.image_size
+    frames = scene_frames(performance, scene)
+    collection = bpy.data.collections.new(name)
+    scene.collection.children.link(collection)
+
+    per_metre = float(np.median(performance.scale))
+    middle = -photo_to_world(performance.translation[0], width, height, per_metre)  # the head begins at the world's origin
+    footage = load_footage(source) if source else None
+    camera = cameras.build_camera("Face Camera", footage, width, per_metre, middle)
+    if footage:
+        show_behind(camera, footage, source, scene.frame_start, performance.start + len(performance))
+    collection.objects.link(camera)
+    frame_photo(scene, camera, width, height)
+
+    material = build_material("Face Skin", pack_image("Face Texture.png", texture))
+    grid, openings = topology.grid(stride), opening_grid(topology)
+    pieces = []
+    files: list[Path] = []
+    expression = expression_action(performance, frames, name)
+    for title, piece, sample in (("Face", grid, grid.sample),
+                                 ("Eyes and Mouth", openings, lambda head: opening_vertices(head, topology))):
+        vertices = performance.vertices(sample)
+        placed = bpy.data.objects.new(title, build_mesh(title, to_blender(vertices.neutral), piece.quads, piece.uvs))
+        placed.data.materials.append(material)
+        collection.objects.link(placed)
+        if way == "pc2":
+            path = Path(folder) / f"{name}_{title.replace(' ', '_')}.pc2"
+            write_pc2(path, vertices)
+            play_pc2(placed, path, frames)
+            files.append(path)
+        elif way == "arkit":
+            add_arkit_keys(placed, vertices)
+            versions.assign_action(placed.data.shape_keys, expression)
+        else:
+            add_frame_keys(placed, vertices, frames, absolute=way == "absolute")
+        pieces.append(placed)
+    face, inner = pieces
+    inner.parent = face
+    if way != "arkit":
+        expression.use_fake_user = True
+    if performance.gaps:  # a child is not hidden with its parent
+        gaps = bpy.data.actions.new(f"{name} Gaps")
+        hide_in_gaps(versions.Channels(gaps, "OBJECT"), performance, frames)
+        versions.assign_action(inner, gaps)
+    head = animate_head(face, performance, frames, middle, name)
+    return BuiltPerformance(collection, face, inner, camera, expression, head, files)
+
+
+def scene_frames(performance: Performance, scene: bpy.types.Scene) -> np.ndarray:
+    """(N,) the scene's frames, not always whole, at which the performance's frames lie."""
+    rate = scene.render.fps / scene.render.fps_base
+    return scene.frame_start + (performance.start + np.arange(len(performance))) * rate / performance.fps
+
+
+def animate_head(face: bpy.types.Object, performance: Performance, frames: np.ndarray, middle: np.ndarray,
+                 name: str) -> bpy.types.Action:
+    """Keys the head's pose as the object's location, quaternion and scale, and hides the face in the gaps."""
+    width, height = performance.image_size
+    per_metre = float(np.median(performance.scale))
+    rotations = TO_BLENDER @ performance.rotation @ TO_BLENDER.T
+    locations = np.stack([middle + photo_to_world(place, width, height, per_metre) for place in performance.translation])
+    face.rotation_mode = "QUATERNION"
+    action = bpy.data.actions.new(f"{name} Head")
+    channels = versions.Channels(action, "OBJECT")
+    growth = performance.scale / per_metre
+    for path, values in (("location", locations), ("rotation_quaternion", continuous_quaternions(rotations)),
+                         ("scale", np.repeat(growth[:, None], 3, 1))):
+        for index in range(values.shape[1]):
+            write_curve(channels, path, index, "Head", frames, values[:, index])
+    hide_in_gaps(channels, performance, frames)
+    versions.assign_action(face, action)
+    return action
+
+
+def hide_in_gaps(channels: versions.Channels, performance: Performance, frames: np.ndarray) -> None:
+    """Hides an object where the face was not seen."""
+    if performance.seen.all():
+        return
+    changes = np.r_[0, np.flatnonzero(np.diff(performance.seen.astype(int))) + 1]
+    for path in ("hide_viewport", "hide_render"):
+        write_curve(channels, path, 0, "Gaps", frames[changes], 1.0 - performance.seen[changes], CONSTANT)
+
+
+def expression_action(performance: Performance, frames: np.ndarray, name: str) -> bpy.types.Action:
+    """The ARKit weights as an action for shape keys of these names, with only the keys that matter."""
+    action = bpy.data.actions.new(f"{name} ARKit")
+    channels = versions.Channels(action, "KEY")
+    for number, shape in enumerate(ARKIT_NAMES):
+        values = performance.weights[:, number].astype(np.float64)
+        kept = decimate(values, TOLERANCE)
+        write_curve(channels, f'key_blocks["{shape}"].value', 0, "ARKit", frames[kept], values[kept])
+    return action
+
+
+def add_arkit_keys(face: bpy.types.Object, vertices: VertexFrames) -> None:
+    """The neutral and 52 relative shape keys with ARKit's names."""
+    face.shape_key_add(name="Basis", from_mix=False)
+    for number, shape in enumerate(ARKIT_NAMES):
+        block = face.shape_key_add(name=shape, from_mix=False)
+        moved = to_blender(vertices.neutral + vertices.shapes[number])
+        block.data.foreach_set("co", np.ascontiguousarray(moved, np.float32).ravel())
+
+
+def add_frame_keys(face: bpy.types.Object, vertices: VertexFrames, frames: np.ndarray, absolute: bool) -> None:
+    """A shape key a frame: absolute keys under one eval_time curve, or relative ones, each with a curve of its own."""
+    face.shape_key_add(name="Basis", from_mix=False)
+    for number in range(len(vertices)):
+        block = face.shape_key_add(name=f"Frame {number + 1:04d}", from_mix=False)
+        block.data.foreach_set("co", np.ascontiguousarray(to_blender(vertices[number]), np.float32).ravel())
+    keys = face.data.shape_keys
+    action = bpy.data.actions.new(f"{face.name} Frames")
+    channels = versions.Channels(action, "KEY")
+    blocks = keys.key_blocks[1:]
+    if absolute:
+        keys.use_relative = False
+        for block in keys.key_blocks:
+            block.interpolation = "KEY_LINEAR"
+        places = np.array([block.frame for block in blocks])
+        ends = [0, -1] if len(places) > 1 else [0]
+        write_curve(channels, "eval_time", 0, "Frames", frames[ends], places[ends])
+    else:
+        for number, block in enumerate(blocks):
+            around = [index for index in (number - 1, number, number + 1) if 0 <= index < len(blocks)]
+            write_curve(channels, f'key_blocks["{block.name}"].value', 0, "Frames", frames[around],
+                        np.array([float(index == number) for index in around]))
+    versions.assign_action(keys, action)
+
+
+def write_pc2(path: Path, vertices: VertexFrames) -> None:
+    """The vertices of all frames as a PC2 point cache, in Blender's axes; never half a file under the final name."""
+    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            count = len(vertices.neutral)
+            file.write(struct.pack("<12siiffi", b"POINTCACHE2\0", 1, count, 0.0, 1.0, len(vertices)))
+            for number in range(len(vertices)):
+                file.write(np.ascontiguousarray(to_blender(vertices[number]), "<f4").tobytes())
+        os.chmod(unfinished, 0o644)
+        os.replace(unfinished, path)
+    except BaseException:
+        os.unlink(unfinished)
+        raise
+
+
+def play_pc2(face: bpy.types.Object, path: Path, frames: np.ndarray) -> None:
+    modifier = face.modifiers.new("Performance", "MESH_CACHE")
+    modifier.cache_format = "PC2"
+    modifier.filepath = str(path)
+    modifier.frame_start = float(frames[0])
+    modifier.frame_scale = 1 / float(frames[1] - frames[0]) if len(frames) > 1 else 1.0
+    modifier.interpolation = "LINEAR"

@@ -1,0 +1,121 @@
+"""A take's solve against exact truth: head motion and expression apart, steady, gaps bridged, rates changed."""
+
+import numpy as np
+import pytest
+
+from clips import portrait, wall
+from prn_blender.prn.errors import CaptureError, NoFaceError
+from prn_blender.prn.performance import Smoothing, capture_performance
+from takes import BLINK, FPS, JAW, LEFT_LID, SMILE, make_take, solve_take, talking, unsmoothed
+
+
+def angle_between(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(N,) degrees between rotations (N, 3, 3)."""
+    trace = np.einsum("nij,nij->n", one, other)
+    return np.degrees(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
+
+
+def test_head_motion_is_found_apart_from_the_expression():
+    take, performance = talking()
+    assert len(performance) == 60 and performance.seen.all() and not performance.gaps
+    assert angle_between(performance.rotation, take.rotations).max() < 1.0
+    moved = performance.translation[:, :2] - performance.translation[0, :2]
+    np.testing.assert_allclose(moved, take.places - take.places[0], atol=1.0)
+    assert np.ptp(performance.scale) / performance.scale.mean() < 0.02
+    np.testing.assert_allclose(np.linalg.det(performance.rotation), 1, atol=1e-6)
+
+
+def test_expression_comes_back():
+    take, performance = talking()
+    for shape in (JAW, SMILE, LEFT_LID):
+        assert np.corrcoef(performance.weights[:, shape], take.weights[:, shape])[0, 1] > 0.98
+    assert np.abs(performance.weights - take.weights).mean() < 0.02
+    assert performance.weights.min() >= 0 and performance.weights.max() <= 1
+    assert performance.weights[BLINK, LEFT_LID] > 0.9
+
+
+def test_the_skull_stands_still_in_head_space():
+    """What no ARKit shape moves must not move: the bridge of the nose, a landmark."""
+    _, performance = talking()
+    bridge = np.array([performance.topology.landmarks_of(performance.head_map(i))[27] for i in range(0, 60, 3)])
+    assert np.linalg.norm(bridge - bridge.mean(0), axis=1).max() < 0.0008
+
+
+def test_a_still_face_stands_still_and_smoothing_can_be_left_out():
+    take = make_take(noise=0.001, still=True)
+
+    def shaking(performance) -> float:
+        points = np.array([performance.scale[i] * performance.topology.landmarks_of(performance.head_map(i))
+                           @ performance.rotation[i].T + performance.translation[i] for i in range(len(performance))])
+        return float(np.diff(points, axis=0).std())
+
+    raw, smooth = shaking(unsmoothed(take)), shaking(solve_take(take))
+    assert smooth < raw / 4
+    assert shaking(solve_take(take, smoothing=Smoothing(head=0, face=1, eyes=1))) > 1.5 * smooth
+
+
+def test_the_neutral_is_found_or_chosen():
+    take, performance = talking()
+    assert take.weights[performance.neutral_frame].sum() < 0.15
+    chosen = solve_take(take, neutral_frame=58)
+    assert chosen.neutral_frame == 58
+    with pytest.raises(CaptureError, match="Frame 400 cannot be the neutral one"):
+        solve_take(take, neutral_frame=400)
+
+
+def test_short_gaps_are_bridged_and_long_ones_left_out():
+    take = make_take(count=90, missing=[*range(10, 18), *range(40, 70)])
+    performance = solve_take(take)
+    assert len(performance) == 90 and performance.seen[10:18].all()
+    assert angle_between(performance.rotation[10:18], take.rotations[10:18]).max() < 2.5
+    assert performance.gaps == [(40, 69)]
+    assert "1.3-2.3 s" in performance.warnings[-1] and "30 frames are left out" in performance.warnings[-1]
+    np.testing.assert_array_equal(performance.rotation[45], performance.rotation[39])  # held
+
+
+def test_another_frame_rate():
+    take = make_take(count=61)
+    performance = solve_take(take, fps=24.0)
+    assert len(performance) == 49 and performance.fps == 24
+    times = np.arange(49) / 24
+    wanted = np.interp(times, np.arange(61) / FPS, take.weights[:, JAW])
+    assert np.abs(performance.weights[:, JAW] - wanted).max() < 0.08
+
+
+def test_a_frame_whose_map_is_no_head_counts_as_a_gap():
+    take = make_take()
+    rng = np.random.default_rng(1)
+    for i in (30, 31):
+        face = take.frames[i].faces[0]
+        face.crop_map[:] = face.crop_map * rng.uniform(0.2, 2.5, (256, 1, 1))
+    performance = solve_take(take)
+    assert performance.seen.all()
+    assert angle_between(performance.rotation, take.rotations).max() < 2
+
+
+def test_a_take_that_starts_late_keeps_its_place():
+    take = make_take(missing=range(15))
+    performance = solve_take(take)
+    assert performance.start == 15 and len(performance) == 45
+
+
+def test_from_a_clip():
+    calls = []
+    frames = [wall()] * 3 + [portrait(x=150 + step) for step in range(14)]
+    performance = capture_performance(frames, progress=calls.append)
+    assert calls[-1].done == 17 and performance.image_size == (320, 240)
+    assert 3 <= performance.start <= 7 and performance.seen.all()
+    moved = performance.translation[-1, 0] - performance.translation[0, 0]
+    assert moved == pytest.approx(len(performance) - 1, abs=1.5)
+    assert "front" in performance.key_frames
+
+
+def test_wrong_requests():
+    with pytest.raises(NoFaceError, match="No face found in the frames"):
+        capture_performance([wall()] * 4)
+    with pytest.raises(CaptureError, match="Face 2 was asked for"):
+        capture_performance([portrait()] * 4, face=2)
+    with pytest.raises(CaptureError, match="faces are counted from 1"):
+        capture_performance([portrait()] * 4, face=0)
+    with pytest.raises(CaptureError, match="frames a second"):
+        capture_performance([portrait()] * 4, fps=0.1)
