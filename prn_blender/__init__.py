@@ -5,14 +5,16 @@
 
 
 def register() -> None:
-    from . import operators, panel
+    from . import operators, panel, retarget
 
     operators.register()
+    retarget.register()
     panel.register()
 
 
 def unregister() -> None:
-    from . import operators, panel
+    from . import operators, panel, retarget
 
     panel.unregister()
+    retarget.unregister()
     operators.unregister()
