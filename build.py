@@ -234,6 +234,10 @@ def convert_prnet(arguments: list[str]) -> int:
     return run(environment_for("prnet"), ["-m", "training.convert_prnet", *arguments])
 
 
+def bench_network(arguments: list[str]) -> int:
+    return run(environment_for("bench"), ["-m", "training.bench_network", *arguments])
+
+
 def evaluate(arguments: list[str]) -> int:
     return run(environment_for("capture"), ["-m", "training.evaluate", *arguments])
 
@@ -245,6 +249,7 @@ COMMANDS = {
     "package": (package, "make the extension's zips: build.py package [--platform PLATFORM|all]"),
     "test-prnet": (test_prnet, "compare resfcn256 with TensorFlow on a real checkpoint (slow; installs TensorFlow)"),
     "evaluate": (evaluate, "measure the shipped weights: build.py evaluate --data FOLDER --json FILE"),
+    "bench-network": (bench_network, "our network beside PRNet's and MediaPipe: size, work and time in one table"),
     "train": (train, "train the network, or go on training it: build.py train --faces FOLDER --minutes N"),
     "convert-prnet": (convert_prnet, "PRNet's own weights to a bundle: build.py convert-prnet --checkpoint PREFIX --uv-data DIR -o BUNDLE"),
     "export": (export, "write weights/ from the last training checkpoint"),

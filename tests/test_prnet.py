@@ -202,6 +202,7 @@ def test_texture_and_preview_of_it(face):
 def test_the_scene_does_not_know_which_topology(face, stride):
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
     built = build_face(face, np.full((64, 64, 3), 128, np.uint8), bpy.context.scene, stride=stride)
+    assert built.mesh["weights_licence"] == "Research only"
     assert built.openings is None and len(built.collection.objects) == 2
     mesh = built.mesh.data
     assert not mesh.validate() and len(mesh.vertices) == pytest.approx(VERTICES / stride ** 2, rel=0.05)

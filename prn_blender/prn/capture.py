@@ -59,6 +59,7 @@ class FaceCapture:
     seconds: dict[str, float]  # how long each stage took
     topology: Topology
     surface: Literal["fitted", "raw"] = "raw"  # which surface position_map is
+    licence: str = ""  # of the weights, for a person to read: what may be done with this capture
 
 
 def capture_image(
@@ -93,7 +94,8 @@ def capture_image(
     predicted = time.perf_counter()
     seconds = {"load": loaded - started, "detect": detected - loaded, "network": predicted - detected}
     return [
-        place_face(image, box, crop, position_map, expression, engine.topology, surface, interocular, seconds)
+        place_face(image, box, crop, position_map, expression, engine.topology, surface, interocular, seconds,
+                   engine.bundle.licence)
         for box, crop, position_map, expression in zip(boxes, crops, maps, repeat(None) if expressions is None else expressions)
     ]
 
@@ -147,6 +149,7 @@ def place_face(
     surface: str,
     interocular: float,
     seconds: dict[str, float],
+    licence: str = "",
 ) -> FaceCapture:
     """From what the network says about one crop to the finished capture."""
     started = time.perf_counter()
@@ -189,6 +192,7 @@ def place_face(
         seconds=seconds | {"fit": fitted - started, "visibility": ended - fitted},
         topology=topology,
         surface=surface,
+        licence=licence,
     )
 
 

@@ -54,6 +54,7 @@ def build_face(capture: FaceCapture, texture: np.ndarray, scene: bpy.types.Scene
     face.matrix_world = Matrix(head_matrix(
         capture.rotation, capture.pixels_per_metre / pixels_per_metre,
         middle + photo_to_world(capture.translation, width, height, pixels_per_metre)))
+    face["weights_licence"] = capture.licence  # in the object's custom properties: what may be done with this mesh
     grid, openings = opening_grid(topology), None
     if len(grid.quads):
         openings = bpy.data.objects.new("Eyes and Mouth", build_mesh(
