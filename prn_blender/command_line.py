@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from .prn.errors import CaptureError
+from .prn.inputs import is_video
 
 # The names in prn/outputs.py, told here so that a request is checked before anything heavy is imported.
 WRITE = ("landmarks", "vertices", "obj", "obj-front", "mesh", "mesh-cropped", "depth", "pose", "uv-position", "uv-texture",
@@ -96,7 +97,6 @@ def check_target(path: Path, endings: tuple[str, ...], option: str) -> None:
 
 
 def check_request(request: argparse.Namespace) -> None:
-    from .prn.video import is_video
     if request.input.is_dir():
         raise CaptureError(f"'{request.input}' is a folder: give the name of a photograph or movie, or the pattern of a "
                            f"sequence's names, as shot_####.png.")
@@ -150,7 +150,6 @@ class Stopwatch:
 def capture(arguments: list[str]) -> None:
     request = parse(arguments)
     check_request(request)
-    from .prn.video import is_video
     if is_video(request.input):
         from .command_line_video import capture_take
         capture_take(request)

@@ -6,7 +6,8 @@ import pytest
 
 from clips import portrait, turn_by_metadata, vary_rate, wall, write_movie
 from prn_blender.prn.errors import CaptureError
-from prn_blender.prn.video import is_video, open_video
+from prn_blender.prn.inputs import is_video
+from prn_blender.prn.video import open_video
 
 
 def stamped(number: int, width: int = 64, height: int = 48) -> np.ndarray:

@@ -19,12 +19,11 @@ import numpy as np
 
 from .errors import CaptureError
 from .image_io import MIN_SIDE, load_image
+from .inputs import PICTURES, PLACEHOLDER
 
 DEFAULT_FPS = 24.0  # of pictures, which tell no time
-PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # A frame's number is the last group of digits of its name: shot2_0017.png is number 17 of shot2_.
 _NUMBERED = re.compile(r"^(.*?)(\d+)(\.[^.]+)$")
-_PLACEHOLDER = re.compile(r"#+|%0?\d*d")
 _MAX_FPS = 1000.0
 
 
@@ -72,14 +71,6 @@ def open_video(source: str | os.PathLike | Iterable, fps: float | None = None) -
     if not path.exists():
         raise CaptureError(f"'{path}' does not exist: check the name of the movie.")
     return _movie(path, fps)
-
-
-MOVIES = (".3gp", ".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".webm", ".wmv")
-
-
-def is_video(path: Path) -> bool:
-    """Whether a path means moving pictures: a movie by its ending, or a sequence's pattern. A folder may mean either."""
-    return path.suffix.lower() in MOVIES or (bool(_PLACEHOLDER.search(path.name)) and not path.exists())
 
 
 # ---- movies ----------------------------------------------------------------------------------------------------------
@@ -162,7 +153,7 @@ def picture_numbers(source: Path) -> list[tuple[int, Path]]:
         pictures = _pictures_of_folder(source)
     elif source.exists():
         pictures = _siblings(source)
-    elif _PLACEHOLDER.search(source.name):
+    elif PLACEHOLDER.search(source.name):
         pictures = _pictures_of_pattern(source)
     else:
         raise CaptureError(f"'{source}' does not exist: check the name of the movie.")
@@ -184,7 +175,7 @@ def _pictures_of_folder(folder: Path) -> list[tuple[int, Path]]:
 
 
 def _pictures_of_pattern(pattern: Path) -> list[tuple[int, Path]]:
-    place = _PLACEHOLDER.search(pattern.name)
+    place = PLACEHOLDER.search(pattern.name)
     digits = re.compile(re.escape(pattern.name[:place.start()]) + r"(\d+)" + re.escape(pattern.name[place.end():]) + "$")
     found = []
     if pattern.parent.is_dir():

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import bpy
 
-from ..prn.video import MOVIES, picture_numbers
+from ..prn.inputs import MOVIES
+from ..prn.video import picture_numbers
 from . import versions
 
 
