@@ -3,18 +3,20 @@
 `prn_blender.prn` is a library of its own: importing this package must not need bpy, so bpy comes in with register().
 """
 
+_PARTS = ("modal", "preferences", "finding", "settings", "operators", "next_steps", "retarget", "panel", "blender_command")
+
+
+def _parts() -> list:
+    from importlib import import_module
+
+    return [import_module(f".{name}", __package__) for name in _PARTS]
+
 
 def register() -> None:
-    from . import operators, panel, retarget
-
-    operators.register()
-    retarget.register()
-    panel.register()
+    for part in _parts():
+        part.register()
 
 
 def unregister() -> None:
-    from . import operators, panel, retarget
-
-    panel.unregister()
-    retarget.unregister()
-    operators.unregister()
+    for part in reversed(_parts()):
+        part.unregister()

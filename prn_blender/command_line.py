@@ -22,6 +22,7 @@ from .prn.inputs import is_video
 # The names in prn/outputs.py, told here so that a request is checked before anything heavy is imported.
 WRITE = ("landmarks", "vertices", "obj", "obj-front", "mesh", "mesh-cropped", "depth", "pose", "uv-position", "uv-texture",
          "visibility", "mask", "overlay")
+TEXTURE_SIZES = (512, 1024, 2048, 4096)
 ENDINGS = (".blend", ".glb", ".fbx", ".obj", ".usd", ".usda", ".usdc")
 
 
@@ -56,6 +57,16 @@ def smoothing_strengths(text: str) -> tuple[float, ...]:
     return strengths
 
 
+def eye_distance(text: str) -> float:
+    try:
+        millimetres = float(text)
+    except ValueError:
+        millimetres = 0.0
+    if not 1 <= millimetres <= 10_000:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a distance between 1 and 10000 millimetres")
+    return millimetres
+
+
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = Parser(prog="capture", description="Make a textured face mesh from a photograph.")
     parser.add_argument("input", metavar="INPUT", type=Path, help="photograph with a face in it")
@@ -69,11 +80,19 @@ def parse(arguments: list[str]) -> argparse.Namespace:
                         help="which faces: the largest (default), all, or the Nth largest")
     parser.add_argument("--surface", choices=("fitted", "raw"), default="fitted",
                         help="the clean surface (default), or the network's own")
+    parser.add_argument("--topology", choices=("grid", "loops"), default="grid",
+                        help="the position map's grid (default), or hm08's face with loops round eyes and mouth")
+    parser.add_argument("--detail", type=int, choices=(1, 2, 4), default=None,
+                        help="texels of the grid a vertex: 1 is finest (default: 1 for a photograph, 2 for a video)")
+    parser.add_argument("--texture", metavar="SIZE", type=int, choices=TEXTURE_SIZES, default=2048,
+                        help="the texture's side in pixels: 512, 1024, 2048 (default) or 4096")
+    parser.add_argument("--no-camera", dest="camera", action="store_false", help="leave out the camera with the photo")
+    parser.add_argument("--eye-distance", metavar="MM", type=eye_distance, default=63.0,
+                        help="how far the eyes' centres are apart in reality, which sets the scale (default: 63)")
     video = parser.add_argument_group("a video as INPUT (a movie, or a sequence's pattern as shot_####.png)")
     video.add_argument("--animation", choices=("absolute", "relative", "pc2", "arkit"), default="absolute",
                        help="shape keys under one eval_time curve (default), relative ones, a PC2 point cache beside the "
                             "file, or the 52 ARKit shape keys with their curves")
-    video.add_argument("--detail", type=int, choices=(1, 2, 4), default=2, help="texels a vertex: 1 is finest (default 2)")
     video.add_argument("--fps", type=float, help="frames a second of the animation (default: the video's)")
     video.add_argument("--neutral", metavar="FRAME", type=int, help="the video's frame, from 0, in which the face is at rest")
     video.add_argument("--smooth", metavar="HEAD,FACE,EYES", type=smoothing_strengths, default=(1.0, 1.0, 1.0),
@@ -164,9 +183,10 @@ def capture(arguments: list[str]) -> None:
     watch.stage("start")
     engine = OnnxEngine(load_bundle(request.weights))
     watch.stage("weights")
-    faces = capture_image(request.input, faces=request.face, surface=request.surface, engine=engine)
+    faces = capture_image(request.input, faces=request.face, surface=request.surface,
+                          interocular=request.eye_distance / 1000, engine=engine)
     watch.stages(faces[0].seconds)
-    textures = [make_texture(face) for face in faces]
+    textures = [make_texture(face, request.texture) for face in faces]
     watch.stage("texture")
 
     written = []
@@ -188,7 +208,9 @@ def capture(arguments: list[str]) -> None:
         watch.stage("Blender")
         built = []
         for face, texture in zip(faces, textures):
-            built.append(build_face(face, texture, scene, camera=built[0].camera if built else None))
+            built.append(build_face(
+                face, texture, scene, topology=request.topology, stride=request.detail or 1, with_camera=request.camera,
+                beside=built[0].placement if built else None, camera=built[0].camera if built else None))
         watch.stage("scene")
         written += export(request.output, [face.mesh for face in built])
         watch.stage("file")

@@ -31,11 +31,11 @@ class PRN_OT_retarget(bpy.types.Operator):
     head_target: StringProperty(name="Head Object", description="Object or armature that takes the head's motion")
     bone: StringProperty(name="Head Bone", description="Bone of the armature that takes the head's turn")
     multiplier: FloatProperty(name="Strength", description="Multiplier of all shapes", default=1.0, min=0.0, soft_max=2.0)
-    place: EnumProperty(name="Place", items=[
+    place: EnumProperty(name="Place", description="Where the new keys go", items=[
         ("ACTION", "Action", "In place of the active action, which stays in the file"),
         ("NLA", "NLA Strip", "On a new NLA track, beside what is there"),
     ])
-    shapes: CollectionProperty(type=PRN_PG_shape_strength)
+    shapes: CollectionProperty(type=PRN_PG_shape_strength, name="Shapes", description="Each shape's part in it")
 
     @classmethod
     def poll(cls, context):

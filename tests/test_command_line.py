@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bundles import write_constant_bundle
+from prn_blender.prn.openings import opening_grid
 from prn_blender.prn.position_map import load_topology
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,6 +74,9 @@ def test_output_chooses_the_format(tmp_path, weights):
     ([PORTRAIT, "--face", "0"], "'0' is not largest, all, or a number from 1"),
     ([PORTRAIT, "--face", "5"], "Face 5 was asked for, but only one face was found"),
     ([PORTRAIT, "--surface", "shiny"], "shiny"),
+    ([PORTRAIT, "--eye-distance", "0"], "'0' is not a distance"),
+    ([PORTRAIT, "--texture", "2000"], "2000"),
+    ([PORTRAIT, "--detail", "double"], "double"),
     ([PORTRAIT, "--colour"], "--colour"),
     ([PORTRAIT, "--weights", "nowhere"], "nowhere"),
 ])
@@ -111,3 +115,19 @@ def test_a_damaged_bundle(tmp_path, weights):
 def test_help_starts_at_once(tmp_path):
     result = capture("--help", cwd=tmp_path)
     assert result.returncode == 0 and "--preview PNG" in result.stdout
+
+
+def test_the_mesh_follows_the_options(tmp_path, weights):
+    def vertices(*options) -> list[str]:
+        assert capture(PORTRAIT, "--weights", weights, "-o", "face.obj", *options, cwd=tmp_path).returncode == 0
+        return [line for line in (tmp_path / "face.obj").read_text().splitlines() if line.startswith("v ")]
+
+    half, loops = vertices("--detail", "half", "--texture", "512"), vertices("--topology", "loops", "--no-camera")
+    topology = load_topology()
+    openings = len(opening_grid(topology).texel_coordinates)
+    assert len(half) == len(topology.grid(2).texel_coordinates) + openings
+    assert len(loops) == len(topology.loops().texel_coordinates) + openings
+    small = vertices("--topology", "loops", "--eye-distance", "31.5")
+    sizes = [np.ptp(np.array([line.split()[1:] for line in lines], float), axis=0) for lines in (small, loops)]
+    np.testing.assert_allclose(sizes[1], 2 * sizes[0], rtol=2e-2)
+    assert cv2.imread(str(tmp_path / "face_texture.png")).shape == (2048, 2048, 3)

@@ -107,7 +107,7 @@ def test_names_material_and_packed_pictures(scene):
 def test_two_faces_of_one_photo_share_the_camera(scene):
     near, far = exact_face(20), exact_face(-30, pixels_per_metre=800, place=(520, 330))
     first = build_face(near, skin_texture(), scene)
-    second = build_face(far, skin_texture(), scene, camera=first.camera)
+    second = build_face(far, skin_texture(), scene, beside=first.placement, camera=first.camera)
     assert second.camera == first.camera and second.collection != first.collection
     wanted = far.topology.grid(1).sample(far.position_map)[::500, :2]
     np.testing.assert_allclose(on_the_photo(scene, second, vertices_of(second.mesh.data)[::500]), wanted, atol=0.05)

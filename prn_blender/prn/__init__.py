@@ -12,14 +12,18 @@ _EXPORTS = {
     "ARKIT_NAMES": "arkit",
     "CaptureCancelled": "errors",
     "CaptureError": "errors",
+    "EngineChoice": "engine",
     "FaceCapture": "capture",
     "NoFaceError": "errors",
     "OUTPUTS": "outputs",
     "OnnxEngine": "engine",
+    "TorchEngine": "engine",
     "capture_image": "capture",
     "capture_video": "track",
     "load_bundle": "weights",
     "write_outputs": "outputs",
+    "open_engine": "engine",
+    "torch_devices": "engine",
 }
 
 __all__ = sorted(_EXPORTS)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import repeat
 from pathlib import Path
 from typing import Literal
@@ -19,12 +18,11 @@ import numpy as np
 from . import face_fit
 from .crop import Crop, crop_from_face_box
 from .detector import FaceBox, detect_faces
-from .engine import OnnxEngine
+from .engine import Engine, open_engine
 from .errors import CaptureError, NoFaceError
 from .image_io import MIN_SIDE, load_image
 from .position_map import HM08, SIZE, Topology, sample
 from .render import depth_buffer, vertex_normals
-from .weights import load_bundle
 
 # The usual distance between the eyes' centres of an adult, metres: one photograph cannot tell how large a head is.
 INTEROCULAR = 0.063
@@ -68,15 +66,16 @@ def capture_image(
     faces: Literal["largest", "all"] | int = "largest",
     surface: Literal["fitted", "raw"] = "fitted",
     interocular: float = INTEROCULAR,
-    engine: OnnxEngine | None = None,
+    boxes: list[FaceBox] | None = None,
+    engine: Engine | None = None,
 ) -> list[FaceCapture]:
     """Capture the faces of a photograph.
 
     source: a file, or an array (H, W, 3) uint8 RGB. faces: the largest, all of them (largest first), or the number of
     one, counted from the largest, which is 1. surface: "fitted" is clean, "raw" is what the network gave; weights with
     another topology than the program's own always give it raw, because the fit's shape space is hm08's.
-    interocular: the real distance between the eyes' centres in metres, which sets the scale. engine: the network to
-    use; by default the shipped weights, which are loaded once.
+    interocular: the real distance between the eyes' centres in metres, which sets the scale. boxes: where the faces
+    are, if `detect_faces` has told already. engine: the network to use; by default the shipped weights, loaded once.
     Raises NoFaceError if there is no face, CaptureError if the picture, the weights or the face's number are wrong.
     """
     if surface not in ("fitted", "raw"):
@@ -86,9 +85,9 @@ def capture_image(
     started = time.perf_counter()
     image, name = _picture(source)
     loaded = time.perf_counter()
-    boxes = _choose(detect_faces(image), faces, name)
+    boxes = _choose(detect_faces(image) if boxes is None else boxes, faces, name)
     detected = time.perf_counter()
-    engine = engine or _default_engine()
+    engine = engine or open_engine()
     crops = [crop_from_face_box(box, engine.bundle.crop) for box in boxes]
     maps, expressions = run_network(image, crops, engine)
     predicted = time.perf_counter()
@@ -100,14 +99,9 @@ def capture_image(
     ]
 
 
-def run_network(image: np.ndarray, crops: list[Crop], engine: OnnxEngine) -> tuple[np.ndarray, np.ndarray | None]:
+def run_network(image: np.ndarray, crops: list[Crop], engine: Engine) -> tuple[np.ndarray, np.ndarray | None]:
     """Position maps (N, 256, 256, 3) in crop units and ARKit weights (N, 52), or None, of N crops of a picture."""
     return engine.run(np.stack([crop.cut(image, engine.input_size) for crop in crops]))
-
-
-@lru_cache(maxsize=1)
-def _default_engine() -> OnnxEngine:
-    return OnnxEngine(load_bundle())
 
 
 def _picture(source: str | os.PathLike | np.ndarray) -> tuple[np.ndarray, str]:

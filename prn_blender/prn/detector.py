@@ -87,6 +87,11 @@ def detect_faces(image: np.ndarray) -> list[FaceBox]:
     return sorted(faces, key=lambda box: -box.width * box.height)
 
 
+def load_detector() -> None:
+    """Loads what `detect_faces` needs, which it does by itself as well. Raises ImportError if that is not installed."""
+    _mtcnn_class()
+
+
 def _run(image: np.ndarray, search: _Search) -> list[FaceBox]:
     long_side = max(image.shape[:2])
     scale = min(1.0, search.long_side / long_side)

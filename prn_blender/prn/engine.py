@@ -1,30 +1,55 @@
-"""The network's forward pass in ONNX Runtime: face crops in, position maps and expression weights out.
+"""The network's forward pass: face crops in, position maps and expression weights out. Two engines, one interface.
 
-Reads the bundle's ONNX file; needs no torch. One engine serves any number of pictures.
+ONNX Runtime runs the bundle's graph and is what ships; torch runs the bundle's tensors where the user's Python has it,
+on CUDA, Metal or the CPU. Neither is imported before it is asked for. One engine serves any number of pictures.
 """
 
 from __future__ import annotations
 
+import importlib.util
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, Protocol
+
 import numpy as np
-import onnxruntime
 
 from .arkit import ARKIT_NAMES
 from .errors import CaptureError
-from .position_map import HM08, SIZE
-from .weights import Bundle
+from .position_map import HM08, SIZE, Topology
+from .weights import Bundle, load_bundle, load_tensors
 
 _INPUT = "image"
 _OUTPUTS = ["position_map", "expression"]
+_OWN_WEIGHTS = "use the weights that came with the program"
+
+
+class Engine(Protocol):
+    """A network ready to run."""
+
+    bundle: Bundle
+    input_size: int  # side of the crops that it takes, pixels
+    topology: Topology  # of the maps that it gives
+
+    def run(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """One forward pass.
+
+        crops: (N, S, S, 3) float32 RGB in 0..1, S = `input_size`. Returns the position maps (N, 256, 256, 3) float32 in
+        crop units and the ARKit weights (N, 52) float32 in 0..1, in the order of ARKIT_NAMES; None instead of these if
+        the network has no such output.
+        """
 
 
 class OnnxEngine:
-    """A network ready to run on the CPU.
+    """A network ready to run on the CPU, in ONNX Runtime.
 
     bundle: from `load_bundle`. threads: how many to use, or None to let ONNX Runtime decide.
     Raises CaptureError if the bundle's graph cannot be run, or has other inputs and outputs than a face network.
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+        import onnxruntime
+
         self.bundle = bundle
         self.input_size = bundle.input_size
         self.topology = bundle.topology
@@ -50,23 +75,96 @@ class OnnxEngine:
         # The fit in our own topology starts from the network's expression; other networks need not have one.
         needed = _OUTPUTS if self.topology.name == HM08 else _OUTPUTS[:1]
         if inputs != [_INPUT] or not set(needed) <= set(outputs):
-            raise CaptureError(
-                f"The weights file '{bundle.onnx_path}' is foreign, not a network for faces: "
-                f"use the weights that came with the program."
-            )
+            raise CaptureError(f"The weights file '{bundle.onnx_path}' is foreign, not a network for faces: {_OWN_WEIGHTS}.")
 
     def run(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """One forward pass.
-
-        crops: (N, S, S, 3) float32 RGB in 0..1, S = `input_size`. Returns the position maps (N, 256, 256, 3) float32 in
-        crop units and the ARKit weights (N, 52) float32 in 0..1, in the order of ARKIT_NAMES; None instead of these if
-        the network has no such output.
-        """
+        """See `Engine.run`."""
         found = self._session.run(self._outputs, {_INPUT: np.ascontiguousarray(crops, np.float32)})
         maps, expression = found if len(found) == 2 else (found[0], None)
         if maps.shape[1:] != (SIZE, SIZE, 3) or (expression is not None and expression.shape[1:] != (len(ARKIT_NAMES),)):
             raise CaptureError(
-                f"The weights file '{self.bundle.onnx_path}' is foreign, its outputs have the wrong size: "
-                f"use the weights that came with the program."
+                f"The weights file '{self.bundle.onnx_path}' is foreign, its outputs have the wrong size: {_OWN_WEIGHTS}."
             )
         return maps, expression
+
+
+class TorchEngine:
+    """A network ready to run in torch, on a device of `torch_devices()`.
+
+    Raises CaptureError if torch or the device is not there, or the bundle's tensors are not those of its architecture.
+    """
+
+    def __init__(self, bundle: Bundle, device: str = "cpu") -> None:
+        if device not in torch_devices():
+            raise CaptureError(
+                f"PyTorch with the device '{device}' is not available in this Python: "
+                f"choose another device, or ONNX Runtime, which needs nothing installed."
+            )
+        import torch
+
+        from .network import ARCHITECTURES, Exported
+
+        self.bundle = bundle
+        self.input_size = bundle.input_size
+        self.topology = bundle.topology
+        self.device = device
+        self._torch = torch
+        foreign = CaptureError(
+            f"The weights file '{bundle.safetensors_path}' is foreign, not of the architecture '{bundle.architecture}' "
+            f"that this program knows: {_OWN_WEIGHTS}."
+        )
+        if bundle.architecture not in ARCHITECTURES:
+            raise foreign
+        network = ARCHITECTURES[bundle.architecture](bundle.topology)
+        tensors = {name: torch.from_numpy(values) for name, values in load_tensors(bundle).items()}
+        try:
+            missing, unexpected = network.load_state_dict(tensors, strict=False)
+        except RuntimeError:  # torch's word for tensors of other shapes
+            raise foreign from None
+        # Batch norms count their training steps, which only training needs.
+        if unexpected or not all(name.endswith("num_batches_tracked") for name in missing):
+            raise foreign
+        self._network = Exported(network).eval().to(device)
+
+    def run(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """See `Engine.run`."""
+        torch = self._torch
+        # TensorFloat-32 would cost three digits, more than the engines may differ.
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            found = self._network(torch.from_numpy(np.ascontiguousarray(crops, np.float32)).to(self.device))
+        maps, expression = found if isinstance(found, tuple) else (found, None)
+        return maps.float().cpu().numpy(), None if expression is None else expression.float().cpu().numpy()
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """Which network runs where. weights: a bundle's folder, or None for the shipped one."""
+
+    kind: Literal["onnx", "torch"] = "onnx"
+    device: str = "cpu"  # one of torch_devices(); ONNX Runtime has the CPU only
+    weights: Path | None = None
+
+
+def open_engine(choice: EngineChoice | None = None) -> Engine:
+    """The engine of a choice, by default the shipped one; the last is kept. Raises CaptureError as the engines do."""
+    return _open_engine(choice or EngineChoice())
+
+
+@lru_cache(maxsize=1)
+def _open_engine(choice: EngineChoice) -> Engine:
+    bundle = load_bundle(choice.weights)
+    return TorchEngine(bundle, choice.device) if choice.kind == "torch" else OnnxEngine(bundle)
+
+
+@lru_cache(maxsize=1)
+def torch_devices() -> tuple[str, ...]:
+    """The devices that torch can use in this Python, the fastest first; none without torch. The first call imports torch."""
+    if importlib.util.find_spec("torch") is None:
+        return ()
+    try:
+        import torch
+    except Exception:  # a broken installation is the same as none
+        return ()
+    found = ["cuda"] if torch.cuda.is_available() else []
+    found += ["mps"] if torch.backends.mps.is_available() else []
+    return (*found, "cpu")

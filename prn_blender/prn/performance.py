@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 
 from .arkit import ARKIT_NAMES
-from .capture import INTEROCULAR, _default_engine
+from .capture import INTEROCULAR
 from .contact import close_lids, close_lips
-from .engine import OnnxEngine
+from .engine import Engine, open_engine
 from .errors import CaptureError, NoFaceError
 from .face_fit import GRID, MOTIONS, ShapeSpace, load_shape_space, reading, similarity
 from .position_map import SIZE, Topology, load_topology
@@ -213,7 +213,7 @@ def capture_performance(
     fps: float | None = None,
     smoothing: Smoothing = Smoothing(),
     neutral_frame: int | None = None,
-    engine: OnnxEngine | None = None,
+    engine: Engine | None = None,
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Performance:
@@ -227,7 +227,7 @@ def capture_performance(
         raise CaptureError(f"There is no face {face}: faces are counted from 1.")
     if fps is not None and not 1 <= fps <= 240:
         raise CaptureError(f"A rate of {fps:g} frames a second is not possible: give a number from 1 to 240.")
-    engine = engine or _default_engine()
+    engine = engine or open_engine()
     engine.topology.require_hm08("A performance")
     video = source if isinstance(source, Video) else open_video(source)
     space = load_shape_space()

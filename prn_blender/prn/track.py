@@ -16,10 +16,9 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from .capture import _default_engine
 from .crop import Crop, crop_from_face_box, crop_from_landmark_box
 from .detector import detect_faces
-from .engine import OnnxEngine
+from .engine import Engine, open_engine
 from .errors import CaptureCancelled
 from .face_fit import similarity
 from .position_map import sample
@@ -116,7 +115,7 @@ def capture_video(
     *,
     faces: Literal["largest", "all"] = "largest",
     fps: float | None = None,
-    engine: OnnxEngine | None = None,
+    engine: Engine | None = None,
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Iterator[TrackedFrame]:
@@ -132,11 +131,11 @@ def capture_video(
     if faces not in ("largest", "all"):
         raise ValueError(f"faces must be 'largest' or 'all', not {faces!r}")
     video = source if isinstance(source, Video) else open_video(source, fps)
-    return _Tracker(faces, engine or _default_engine(), video.fps).run(video, progress, cancelled)
+    return _Tracker(faces, engine or open_engine(), video.fps).run(video, progress, cancelled)
 
 
 class _Tracker:
-    def __init__(self, faces: str, engine: OnnxEngine, fps: float) -> None:
+    def __init__(self, faces: str, engine: Engine, fps: float) -> None:
         self.all = faces == "all"
         self.engine = engine
         self.fps = fps

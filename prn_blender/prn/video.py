@@ -73,6 +73,24 @@ def open_video(source: str | os.PathLike | Iterable, fps: float | None = None) -
     return _movie(path, fps)
 
 
+def read_frame(path: str | os.PathLike, index: int) -> np.ndarray:
+    """One frame of a movie, (H, W, 3) uint8 RGB, counted from 0. Raises CaptureError if the movie has no such frame."""
+    path = Path(path)
+    _movie(path, None).frames.close()  # says what is wrong with the file
+    with _quiet_decoder():
+        decoder = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    try:
+        decoder.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
+        if index:
+            decoder.set(cv2.CAP_PROP_POS_FRAMES, index)
+        read, image = decoder.read()
+    finally:
+        decoder.release()
+    if index < 0 or not read:
+        raise CaptureError(f"'{path}' has no frame {index + 1}: choose an earlier one.")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
 # ---- movies ----------------------------------------------------------------------------------------------------------
 
 

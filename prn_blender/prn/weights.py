@@ -32,6 +32,7 @@ TOPOLOGY_NAME = "topology.npz"
 
 _ITEM_SIZES = {"F16": 2, "F32": 4, "BF16": 2, "I64": 8, "I32": 4, "U8": 1}
 _REQUIRED = ("architecture", "topology_version", "input_size", "onnx_sha256", "tensors_sha256")
+_DTYPES = {"F16": "<f2", "F32": "<f4"}  # what bundles of ours are written in
 # A header of ours has about 30 kB; a length beyond this is not a header's.
 _MAX_HEADER = 10_000_000
 
@@ -112,6 +113,21 @@ def load_bundle(folder: str | os.PathLike | None = None) -> Bundle:
         safetensors_path=safetensors_path,
         topology_bytes=topology_bytes,
     )
+
+
+def load_tensors(bundle: Bundle) -> dict[str, np.ndarray]:
+    """The network's tensors by name, as float32. Raises CaptureError if the file has gone or changed since `load_bundle`."""
+    content = _read(bundle.safetensors_path)
+    _verify_safetensors(content, f"The weights file '{bundle.safetensors_path}'")
+    (length,) = struct.unpack_from("<Q", content)
+    header = json.loads(content[8 : 8 + length])
+    del header["__metadata__"]
+    tensors = {}
+    for name, described in header.items():
+        start, stop = described["data_offsets"]
+        values = np.frombuffer(content[8 + length + start : 8 + length + stop], _DTYPES[described["dtype"]])
+        tensors[name] = values.reshape(described["shape"]).astype(np.float32)
+    return tensors
 
 
 def write_bundle(

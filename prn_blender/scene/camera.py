@@ -4,7 +4,9 @@ import math
 
 import bpy
 
-DISTANCE = 2.0  # metres in front of the faces; an orthographic picture does not depend on it
+# Metres in front of the faces. An orthographic picture does not depend on it; near as this, and blind beyond as much
+# again behind the faces, the camera does not see the new scene's cube in front of them or between them and the photo.
+DISTANCE = 0.6
 
 
 def build_camera(name: str, photo: bpy.types.Image | None, width: int, pixels_per_metre: float,
@@ -17,7 +19,8 @@ def build_camera(name: str, photo: bpy.types.Image | None, width: int, pixels_pe
     data.type = "ORTHO"
     data.sensor_fit = "HORIZONTAL"
     data.ortho_scale = width / pixels_per_metre
-    data.clip_start = 0.01
+    data.clip_start, data.clip_end = 0.01, 2 * DISTANCE
+    data.display_size = 0.2
     if photo:
         data.show_background_images = True
         background = data.background_images.new()

@@ -10,6 +10,7 @@ from mathutils import Matrix
 
 from ..prn.capture import FaceCapture
 from ..prn.openings import opening_grid, opening_vertices
+from ..prn.position_map import Grid, Topology
 from . import camera as cameras
 from .frames import head_matrix, photo_to_world, to_blender
 from .image import pack_image
@@ -17,50 +18,92 @@ from .material import build_material
 from .mesh import build_mesh
 from .stage import frame_photo
 
+FACTS = "prn_capture"  # the face object's custom property that tells where it comes from
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a photo lies in the world: the plane of its faces is XZ."""
+
+    pixels_per_metre: float
+    middle: tuple[float, float, float]  # of the photo, metres
+
 
 @dataclass(frozen=True)
 class BuiltFace:
     collection: bpy.types.Collection
     mesh: bpy.types.Object
     openings: bpy.types.Object | None  # what stands in eyes and mouth, a child of the mesh; None if the topology has none
-    camera: bpy.types.Object
+    camera: bpy.types.Object | None
+    placement: Placement
 
 
-def build_face(capture: FaceCapture, texture: np.ndarray, scene: bpy.types.Scene, *, stride: int = 1,
-               camera: bpy.types.Object | None = None) -> BuiltFace:
+def build_face(capture: FaceCapture, texture: np.ndarray | bytes, scene: bpy.types.Scene, *, topology: str = "grid",
+               stride: int = 1, with_camera: bool = True, parent: bpy.types.Collection | None = None,
+               beside: Placement | None = None, camera: bpy.types.Object | None = None,
+               photo: bytes | None = None) -> BuiltFace:
     """One collection "Face" with the mesh, posed as in the photo, the photo's eyes and mouth, and the camera that saw it.
 
-    The mesh is upright, in metres, facing -Y; the object's transform is the head's pose. texture (N, N, 3) uint8 sRGB.
-    stride 1, 2 or 4 is the level of detail. camera: that of another face of the same photo, which is then used again;
-    heads that are further away in the photo stay behind their picture by their object's scale.
+    The mesh is upright, in metres, facing -Y; the object's transform is the head's pose. texture (N, N, 3) uint8 sRGB, or
+    a PNG file's content. topology: "grid" is the position map's, of which stride 1, 2 or 4 is the level of detail;
+    "loops" is hm08's. parent: the collection to put it into, by default the scene's own.
+    with_camera: a camera that sees the photo, which the scene then renders through, in the photo's resolution.
+    beside: the placement of another face of the same photo, which stays where it is, and camera: its camera, which is used
+    again; heads that are further away in the photo stay behind their picture by their object's scale.
+    photo: the photo's JPEG file's content, where it is there already. Raises CaptureError, before it builds anything, if
+    the capture's topology has no "loops".
     """
+    grid = mesh_grid(capture.topology, topology, stride)
     height, width = capture.image.shape[:2]
     collection = bpy.data.collections.new("Face")
-    scene.collection.children.link(collection)
+    (parent or scene.collection).children.link(collection)
 
-    if camera is None:  # the first face's head is the world's origin
-        middle = -photo_to_world(capture.translation, width, height, capture.pixels_per_metre)
-        photo = pack_image("Face Photo.jpg", capture.image)
-        camera = cameras.build_camera("Face Camera", photo, width, capture.pixels_per_metre, middle)
+    # The first face's head is the world's origin.
+    placement = beside or Placement(capture.pixels_per_metre, tuple(
+        -photo_to_world(capture.translation, width, height, capture.pixels_per_metre)))
+    if camera is None and with_camera:
+        background = pack_image("Face Photo.jpg", photo or capture.image)
+        camera = cameras.build_camera("Face Camera", background, width, placement.pixels_per_metre, placement.middle)
         collection.objects.link(camera)
         frame_photo(scene, camera, width, height)
-    pixels_per_metre = width / camera.data.ortho_scale
-    middle = np.array([camera.location.x, 0.0, camera.location.z])
 
-    topology = capture.topology
     material = build_material("Face Skin", pack_image("Face Texture.png", texture))
-    grid = topology.grid(stride)
     face = bpy.data.objects.new("Face", build_mesh("Face", to_blender(grid.sample(capture.head_map)), grid.quads, grid.uvs))
     face.matrix_world = Matrix(head_matrix(
-        capture.rotation, capture.pixels_per_metre / pixels_per_metre,
-        middle + photo_to_world(capture.translation, width, height, pixels_per_metre)))
+        capture.rotation, capture.pixels_per_metre / placement.pixels_per_metre,
+        np.array(placement.middle) + photo_to_world(capture.translation, width, height, placement.pixels_per_metre)))
     face["weights_licence"] = capture.licence  # in the object's custom properties: what may be done with this mesh
-    grid, openings = opening_grid(topology), None
+    grid, openings = opening_grid(capture.topology), None
     if len(grid.quads):
         openings = bpy.data.objects.new("Eyes and Mouth", build_mesh(
-            "Eyes and Mouth", to_blender(opening_vertices(capture.head_map, topology)), grid.quads, grid.uvs))
+            "Eyes and Mouth", to_blender(opening_vertices(capture.head_map, capture.topology)), grid.quads, grid.uvs))
         openings.parent = face
     for piece in filter(None, (face, openings)):
         piece.data.materials.append(material)
         collection.objects.link(piece)
-    return BuiltFace(collection, face, openings, camera)
+    face[FACTS] = facts(capture)
+    if camera is not None:
+        face[FACTS]["camera"] = camera
+    return BuiltFace(collection, face, openings, camera, placement)
+
+
+def mesh_grid(topology: Topology, name: str, stride: int) -> Grid:
+    """The mesh of a topology's name, "grid" or "loops"; only the grid has levels of detail."""
+    return topology.loops() if name == "loops" else topology.grid(stride)
+
+
+def facts(capture: FaceCapture) -> dict[str, float]:
+    """What the panel tells of a face: pixels, degrees, and the detector's confidence in 0..1."""
+    size = np.ptp(capture.topology.landmarks_of(capture.position_map)[:, :2], axis=0)
+    return {"face_pixels": float(np.sqrt(size.prod())), "yaw": capture.yaw, "pitch": capture.pitch, "roll": capture.roll,
+            "confidence": capture.box.confidence}
+
+
+def remove_face(collection: bpy.types.Collection) -> None:
+    """Takes a face that was just built out of the file again, with all that was made for it."""
+    objects = list(collection.objects)
+    data = [piece.data for piece in objects]
+    materials = {material for piece in objects if piece.type == "MESH" for material in piece.data.materials}
+    images = {node.image for material in materials for node in material.node_tree.nodes if node.type == "TEX_IMAGE"}
+    images |= {background.image for piece in objects if piece.type == "CAMERA" for background in piece.data.background_images}
+    bpy.data.batch_remove([*objects, *data, *materials, *images, collection])

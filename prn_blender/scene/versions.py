@@ -10,6 +10,26 @@ def usd_keeps_textures() -> dict:
     return {"export_textures": False}
 
 
+def is_animated(owner: bpy.types.bpy_struct, name: str) -> bool:
+    """Whether a property of something in a scene (a strip, say) has an F-curve, in any kind of action."""
+    animation = owner.id_data.animation_data
+    if animation is None or animation.action is None:
+        return False
+    path = owner.path_from_id(name)
+    return any(curve.data_path == path for curve in fcurves_of(animation.action))
+
+
+def fcurves_of(action: bpy.types.Action) -> list[bpy.types.FCurve]:
+    """All curves of an action, in layers and slots (4.4 on) or not."""
+    if hasattr(action, "layers"):
+        return [curve for layer in action.layers for strip in layer.strips for bag in strip.channelbags for curve in bag.fcurves]
+    return list(action.fcurves)
+
+
+# How a file name's property tells that it may begin with "//", which 4.5 introduced.
+RELATIVE_PATH = {"options": {"PATH_SUPPORTS_BLEND_RELATIVE"}} if bpy.app.version >= (4, 5, 0) else {}
+
+
 class Channels:
     """The F-curves by which an action moves datablocks of one kind ("OBJECT", "KEY"), whatever they are kept in.
 

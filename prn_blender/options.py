@@ -1,0 +1,49 @@
+"""The properties that the panel's settings and the operators have in common. Only declares them.
+
+A class that is registered inherits them by their annotations, so this file must not postpone annotations.
+"""
+
+import bpy
+from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty
+
+STRIDES = {"FULL": 1, "HALF": 2, "QUARTER": 4}
+
+EYE_DISTANCE = {
+    "name": "Eye Distance (mm)", "min": 1.0, "max": 10_000.0, "soft_min": 50.0, "soft_max": 75.0, "precision": 1, "step": 10,
+    "description": "Distance between the eyes' centres in reality, in millimetres: it sets the head's scale. "
+                   "The mean of adults is 63"}
+
+
+class ResultOptions:
+    """What a captured face is built like."""
+
+    topology: EnumProperty(
+        name="Topology", description="Which mesh the face is built as",
+        items=(("GRID", "Position Map Grid", "One vertex a texel of the position map: dense and even"),
+               ("LOOPS", "Face Loops", "MakeHuman's hm08 face with edge loops round eyes and mouth: 3,003 vertices, made to be animated")))
+    detail: EnumProperty(
+        name="Detail", description="How dense the position map's grid is; Face Loops has one density",
+        items=(("FULL", "Full", "Every texel: about 52,000 vertices"),
+               ("HALF", "Half", "Every second texel: about 13,000 vertices"),
+               ("QUARTER", "Quarter", "Every fourth texel: about 3,000 vertices")))
+    surface: EnumProperty(
+        name="Surface", description="How much of the network's own surface is kept",
+        items=(("FITTED", "Clean", "Smooth skin, fitted to the shapes that heads have"),
+               ("RAW", "Raw", "What the network gave, with its bumps")))
+    texture_size: EnumProperty(
+        name="Texture", description="Side of the texture in pixels", default="2048",
+        items=tuple((str(size), f"{size} px", f"{size} x {size} pixels") for size in (512, 1024, 2048, 4096)))
+    with_camera: BoolProperty(
+        name="Camera", default=True,
+        description="Add a camera that sees the photo behind the face, and set the scene's resolution to the photo's")
+    eye_distance: FloatProperty(default=63.0, **EYE_DISTANCE)
+
+
+class FaceOption:
+    face: IntProperty(name="Face", default=1, min=0, soft_max=20,
+                      description="Which face, counted from the largest, which is 1; 0 captures all of them")
+
+
+def build_arguments(options: ResultOptions) -> dict:
+    """The options as arguments of `build_face`."""
+    return {"topology": options.topology.lower(), "stride": STRIDES[options.detail], "with_camera": options.with_camera}
