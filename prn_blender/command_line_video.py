@@ -45,6 +45,9 @@ def capture_take(request: argparse.Namespace) -> None:
         raise CaptureError("A performance always has the clean surface: leave --surface out.")
     if request.write:
         raise CaptureError("The outputs of --write are those of a photograph: leave --write out for a video.")
+    if not request.camera:
+        raise CaptureError("A performance always has the camera with its footage: leave --no-camera out.")
+    stride = request.detail or 2
     watch = Stopwatch()
     from .prn.engine import OnnxEngine
     from .prn.performance import Smoothing, capture_performance
@@ -56,11 +59,12 @@ def capture_take(request: argparse.Namespace) -> None:
     try:
         performance = capture_performance(
             request.input, face=1 if request.face == "largest" else request.face, fps=request.fps,
-            smoothing=Smoothing(*request.smooth), neutral_frame=request.neutral, engine=engine, progress=line)
+            smoothing=Smoothing(*request.smooth), neutral_frame=request.neutral,
+            interocular=request.eye_distance / 1000, engine=engine, progress=line)
     finally:
         line.end()
     watch.stage("performance")
-    texture = make_take_texture(performance)
+    texture = make_take_texture(performance, request.texture)
     watch.stage("texture")
     written = []
     if request.preview is not None:
@@ -78,8 +82,8 @@ def capture_take(request: argparse.Namespace) -> None:
         match_time(scene, performance.fps, performance.start + len(performance))
         watch.stage("Blender")
         with tempfile.TemporaryDirectory(prefix=f".{request.output.stem}-", dir=request.output.parent) as folder:
-            built = build_performance(performance, texture, scene, way=request.animation, stride=request.detail,
-                                      source=request.input, folder=Path(folder), name=request.output.stem)
+            built = build_performance(performance, texture, scene, way=request.animation, topology=request.topology,
+                                      stride=stride, source=request.input, folder=Path(folder), name=request.output.stem)
             if request.input.exists():
                 add_sound(scene, request.input, scene.frame_start)
             for modifier in (modifier for piece in (built.mesh, built.openings) for modifier in piece.modifiers):
@@ -92,7 +96,7 @@ def capture_take(request: argparse.Namespace) -> None:
         watch.stage("file")
 
     print(f"{int(performance.seen.sum())} frames captured at {performance.fps:.5g} a second in {watch}")
-    print(f"  {request.animation}: {cost(performance, request.detail, request.animation)}")
+    print(f"  {request.animation}: {cost(performance, stride, request.animation, request.topology)}")
     print(f"  at rest in frame {performance.neutral_frame}")
     if engine.bundle.research_only:
         print(f"weights: {engine.bundle.licence}")

@@ -69,12 +69,13 @@ def redraw(context) -> None:
 class JobOperator:
     """Base class: `start` from invoke(), `run` from execute(). Subclasses say what is worked and built.
 
-    build(context, result): a generator that makes the result part by part in the scene, and yields between the parts.
-    discard(context): takes out again what was built until now.
+    build(context, result): a generator that makes the result part by part in the scene, and yields between the parts. While
+    it is at work the window is drawn but takes no input, so that its references to bpy's data stay valid.
     """
 
     _job: Job | None = None
     _steps: Iterator | None = None
+    _before = None  # the scene before building began
     _timer = None
     _shown: tuple = ()  # of the progress: what says the same need not be drawn again
 
@@ -91,9 +92,6 @@ class JobOperator:
 
     def build(self, context, result: Any) -> Iterator[None]:
         raise NotImplementedError
-
-    def discard(self, context) -> None:
-        pass
 
     # ---- in the window -----------------------------------------------------------------------------------------------
 
@@ -113,30 +111,43 @@ class JobOperator:
         if event.type == "ESC" and event.value == "PRESS":
             job.cancel()
         if job.cancelled:
-            self.discard(context)
+            self._discard()
             self.report({"INFO"}, rpt_("Cancelled: the scene is as it was."))
             return self._end(context, {"CANCELLED"})
+        go_on = {"PASS_THROUGH"} if self._steps is None else {"RUNNING_MODAL"}
         if event.type != "TIMER":
-            return {"PASS_THROUGH"}
+            return go_on
         shown = progress_text(job), round(100 * (job.fraction or 0.0))
         if shown != self._shown:
             self._shown = shown
             redraw(context)
         if not job.finished:
-            return {"PASS_THROUGH"}
+            return go_on
         if job.error is not None:
             tell(self, job.error, job.traceback)
             return self._end(context, {"CANCELLED"})
-        if self._steps is None:
-            self._steps = self.build(context, job.result)
         try:
+            if self._steps is None:
+                self._steps = self._begin(context, job.result)
             if advance(self._steps):
-                return {"PASS_THROUGH"}
+                return {"RUNNING_MODAL"}
         except Exception as error:
-            self.discard(context)
+            self._discard()
             tell(self, error)
             return self._end(context, {"CANCELLED"})
         return self._end(context, {"FINISHED"})
+
+    def _begin(self, context, result: Any) -> Iterator[None]:
+        from .scene.snapshot import Snapshot
+
+        self._before = Snapshot(context.scene)
+        return self.build(context, result)
+
+    def _discard(self) -> None:
+        """Takes out again what was built until now."""
+        if self._steps is not None:
+            self._steps.close()
+            self._before.restore()
 
     def cancel(self, context) -> None:
         """Blender ends the operator: another file is opened, or the window is closed."""
@@ -160,10 +171,12 @@ class JobOperator:
     def run(self, context, work: Callable[[Any], Any]) -> set[str]:
         """The same at one go; the operator's execute() returns what this returns."""
         try:
-            for _ in self.build(context, guarded(work)(Nobody())):
+            result = guarded(work)(Nobody())
+            self._steps = self._begin(context, result)
+            for _ in self._steps:
                 pass
         except Exception as error:
-            self.discard(context)
+            self._discard()
             tell(self, error)
             return {"CANCELLED"}
         return {"FINISHED"}

@@ -80,7 +80,7 @@ class PRN_OT_export_face(FaceOperator, bpy.types.Operator, ExportHelper):
 
     filename_ext = ".glb"
     filter_glob: StringProperty(default="*.glb;*.fbx;*.obj;*.usd;*.usda;*.usdc", options={"HIDDEN"})
-    format: EnumProperty(name="Format", items=tuple((name, label, text) for name, _, label, text in FORMATS))
+    format: EnumProperty(name="Format", description="What kind of file is written", items=tuple((name, label, text) for name, _, label, text in FORMATS))
 
     def check(self, context):
         self.filename_ext = next(ending for name, ending, *_ in FORMATS if name == self.format)

@@ -5,13 +5,14 @@ Touch bpy's current scene through scene/ alone; what a user can get wrong become
 
 import bpy
 from bpy.app.translations import pgettext_rpt as rpt_
-from bpy.props import IntProperty, StringProperty
+from bpy.props import EnumProperty, IntProperty, StringProperty
 from bpy_extras.io_utils import ImportHelper
 
 from . import dependencies
 from .modal import JobOperator, running_job, tell
-from .options import FaceOption, ResultOptions, build_arguments
-from .preferences import engine_choice
+from .next_steps import captured_face
+from .options import STRIDES, FaceOption, ResultOptions, TakeOptions, build_arguments, megabytes_a_frame
+from .preferences import cache_folder, engine_choice
 from .prn.errors import CaptureError
 from .scene.versions import RELATIVE_PATH
 
@@ -58,43 +59,41 @@ class PRN_OT_capture_image(JobOperator, bpy.types.Operator, ResultOptions, FaceO
         return work
 
     def build(self, context, stills):
-        from .scene.face import build_face
+        from .scene.face import FACTS, build_face
 
-        # Names, not references: while the window lives between two faces, an undo may replace all of bpy's data.
-        self.built, placement, camera = [], None, ""
-        parent = bpy.data.collections.get(self.collection)
-        if self.collection and parent is None:
-            self.report({"WARNING"}, rpt_("The collection '{name}' does not exist any more: the face was put into the scene."
-                                          ).format(name=self.collection))
+        first, faces = None, []
+        parent = parent_collection(self)
         for still in stills:
-            built = build_face(still.capture, still.texture, context.scene, photo=still.photo, beside=placement,
-                               camera=bpy.data.objects.get(camera) if camera else None,
-                               parent=bpy.data.collections.get(self.collection), **build_arguments(self))
-            built.mesh["prn_capture"].update({"number": still.number, "seconds": sum(still.seconds.values())})
-            placement, camera = built.placement, built.camera.name if built.camera else ""
-            self.built.append((built.collection.name, built.mesh.name))
+            built = build_face(still.capture, still.texture, context.scene, photo=still.photo, parent=parent,
+                               beside=first.placement if first else None, camera=first.camera if first else None,
+                               **build_arguments(self))
+            built.mesh[FACTS].update({"number": still.number, "seconds": sum(still.seconds.values())})
+            first = first or built
+            faces.append(built.mesh)
             yield
-        select(context, [bpy.data.objects[mesh] for _, mesh in self.built if mesh in bpy.data.objects])
+        select(context, faces)
         if getattr(self, "in_window", False):
             show_selected(context)
-        vertices = len(bpy.data.objects[self.built[0][1]].data.vertices)
-        if len(stills) == 1:
-            self.report({"INFO"}, rpt_("Captured {name}: {count} vertices").format(name=self.built[0][1], count=vertices))
+        vertices = len(faces[0].data.vertices)
+        if len(faces) == 1:
+            self.report({"INFO"}, rpt_("Captured {name}: {count} vertices").format(name=faces[0].name, count=vertices))
         else:
-            self.report({"INFO"}, rpt_("Captured {faces} faces of {count} vertices each").format(faces=len(stills), count=vertices))
-
-    def discard(self, context):
-        from .scene.face import remove_face
-
-        for collection, _ in getattr(self, "built", []):
-            if collection in bpy.data.collections:
-                remove_face(bpy.data.collections[collection])
+            self.report({"INFO"}, rpt_("Captured {faces} faces of {count} vertices each").format(faces=len(faces), count=vertices))
 
     def draw(self, context):
         layout = self.layout
         layout.use_property_split = True
         layout.prop(self, "face")
         draw_result(layout, self)
+
+
+def parent_collection(operator):
+    """The collection that the operator's face goes into; None is the scene's own."""
+    parent = bpy.data.collections.get(operator.collection)
+    if operator.collection and parent is None:
+        operator.report({"WARNING"}, rpt_("The collection '{name}' does not exist any more: the face was put into the scene."
+                                          ).format(name=operator.collection))
+    return parent
 
 
 def draw_result(layout, options) -> None:
@@ -120,6 +119,187 @@ def select(context, faces) -> None:
     for face in faces:
         face.select_set(True)
     context.view_layer.objects.active = faces[0]
+
+
+class PRN_OT_capture_video(JobOperator, bpy.types.Operator, ResultOptions, TakeOptions, FaceOption):
+    """Make an animated face from a movie, an image sequence, a strip of the video sequencer or a movie clip"""
+
+    bl_idname = "prn.capture_video"
+    bl_label = "Capture Performance"
+    bl_options = {"REGISTER", "UNDO"}
+
+    source: EnumProperty(
+        name="Source", description="Where the video comes from",
+        items=(("FILE", "File", "The file, with its own times"),
+               ("STRIP", "Strip", "The active strip, where it lies and as it plays"),
+               ("CLIP", "Clip", "The clip that the panel is set to")))
+    filepath: StringProperty(name="Video", description="Movie, or one picture of a sequence", subtype="FILE_PATH", **RELATIVE_PATH)
+    collection: StringProperty(name="Collection", description="Collection to put the face into; empty: the scene's own")
+
+    def invoke(self, context, event):
+        return self.attempt(context, lambda work: self.start(context, "Capturing the performance", work))
+
+    def execute(self, context):
+        return self.attempt(context, lambda work: self.run(context, work))
+
+    def attempt(self, context, go):
+        """What is wrong with the source is said before any work begins."""
+        try:
+            problem = dependencies.problem()
+            if problem:
+                raise CaptureError(problem)
+            return go(self.work(context))
+        except CaptureError as error:
+            tell(self, error)
+            return {"CANCELLED"}
+
+    def work(self, context):
+        from pathlib import Path
+
+        from .scene import source
+        from .takes import TakeRequest, capture_take
+
+        scene = context.scene
+        self.first, self.skipped, self.shown, self.sound = scene.frame_start, 0, None, None
+        if self.source == "FILE":
+            footage = self.shown = Path(bpy.path.abspath(self.filepath))
+            self.sound = footage
+        else:
+            footage = source.of_strip(scene, None) if self.source == "STRIP" else source.of_clip(scene, scene.prn)
+            self.first = footage.start
+            frames = [picture.frame or index for index, picture in enumerate(footage.pictures)]
+            if frames == list(range(frames[0], frames[0] + len(frames))):  # else no camera can play it as the strip does
+                self.shown, self.skipped = footage.path, frames[0]
+        if not self.face:
+            raise CaptureError(rpt_("A performance is of one face: choose its number."))
+        rate = scene.render.fps / scene.render.fps_base
+        request = TakeRequest(footage, rate, self.face, self.eye_distance / 1000, int(self.texture_size), engine_choice(context))
+        return lambda job: capture_take(request, job)
+
+    def build(self, context, take):
+        from .scene.face import FACTS
+        from .scene.footage import add_sound
+        from .scene.performance import performance_steps
+        from .scene.stage import match_time
+
+        scene, performance = context.scene, take.performance
+        if self.match_time:
+            match_time(scene, performance.fps, performance.start + len(performance))
+        name = bpy.path.clean_name(self.shown.stem if self.shown else "Take")
+        built = yield from performance_steps(
+            performance, take.texture, scene, way=self.way.lower(), topology=self.topology.lower(),
+            stride=STRIDES[self.take_detail], source=self.shown, folder=cache_place(), name=name, first=self.first,
+            skipped=self.skipped, parent=parent_collection(self))
+        for piece in (built.mesh, built.openings):
+            for modifier in piece.modifiers:
+                modifier.filepath = relative(modifier.filepath)
+        for background in built.camera.data.background_images:
+            background.image.filepath = relative(background.image.filepath)
+        seen = performance.seen.mean()
+        built.mesh[FACTS] = {"frames": len(performance), "seen": float(seen), "fps": performance.fps, "camera": built.camera,
+                             "expression": built.expression, "head": built.head}
+        if self.with_sound and self.sound and self.sound.is_file():
+            add_sound(scene, self.sound, self.first)
+        select(context, [built.mesh])
+        for warning in performance.warnings:
+            self.report({"WARNING"}, warning)
+        self.report({"INFO"}, rpt_("Captured {count} frames of {name}").format(count=int(performance.seen.sum()), name=built.mesh.name))
+
+    def draw(self, context):
+        layout = self.layout
+        layout.use_property_split = True
+        layout.prop(self, "face")
+        draw_take(layout, self)
+
+
+class PRN_OT_add_shapes(JobOperator, bpy.types.Operator):
+    """Give the captured face the 52 ARKit shape keys, and the expressions, of a video of the same person"""
+
+    bl_idname = "prn.add_shapes"
+    bl_label = "Shape Keys from Video"
+    bl_options = {"REGISTER", "UNDO"}
+
+    filepath: StringProperty(name="Video", description="Movie of the same person", subtype="FILE_PATH", **RELATIVE_PATH)
+    filter_glob: StringProperty(default="".join(f"*{ending};" for ending in MOVIES.split(";")), options={"HIDDEN"})
+    target: StringProperty(name="Face", description="The captured face; empty: the active one", options={"HIDDEN"})
+
+    @classmethod
+    def poll(cls, context):
+        if captured_face(context) is None:
+            cls.poll_message_set(rpt_("Select a captured face."))
+            return False
+        return JobOperator.poll.__func__(cls, context)
+
+    def invoke(self, context, event):
+        self.target = captured_face(context).name
+        context.window_manager.fileselect_add(self)
+        return {"RUNNING_MODAL"}
+
+    def execute(self, context):
+        """After the file browser in the window, where it goes on as a job; at one go without one."""
+        from pathlib import Path
+
+        self.target = self.target or captured_face(context).name
+        path, engine = Path(bpy.path.abspath(self.filepath)), engine_choice(context)
+
+        def work(job):
+            from .takes import TakeRequest, capture_take
+            return capture_take(TakeRequest(path, engine=engine, texture_size=None), job)
+        if bpy.app.background or not self.options.is_invoke:
+            return self.run(context, work)
+        return self.start(context, "Capturing the performance", work)
+
+    def build(self, context, take):
+        from .scene.face import FACTS
+        from .scene.same_person import add_shapes
+
+        face = bpy.data.objects.get(self.target)
+        if face is None or FACTS not in face:
+            raise CaptureError(rpt_("The face '{name}' is gone: select another one, and choose the video again.").format(name=self.target))
+        face[FACTS]["expression"] = add_shapes(face, take.performance, context.scene, face.name)
+        self.report({"INFO"}, rpt_("'{name}' has 52 shape keys and moves for {count} frames").format(
+            name=face.name, count=len(take.performance)))
+        yield
+
+
+def draw_take(layout, options) -> None:
+    """The performance's options, in the panel and in the redo panel, and what they cost."""
+    layout.prop(options, "way")
+    layout.prop(options, "topology")
+    row = layout.row()
+    row.active = options.topology == "GRID"
+    row.prop(options, "take_detail")
+    layout.prop(options, "texture_size")
+    layout.prop(options, "eye_distance")
+    layout.prop(options, "match_time")
+    layout.prop(options, "with_sound")
+    size = megabytes_a_frame(options)
+    if options.way == "ARKIT":
+        text = rpt_("{size:.0f} MB, however long it is").format(size=52 * size)
+    else:
+        text = rpt_("{size:.2f} MB a frame").format(size=size)
+    layout.label(text=text, icon="DISK_DRIVE", translate=False)
+
+
+def cache_place():
+    """The folder for files that belong to the scene: beside it, or the add-on's own while it is not saved."""
+    from pathlib import Path
+
+    if bpy.data.filepath:
+        return Path(bpy.path.abspath("//"))
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def relative(path: str) -> str:
+    """The path as the saved .blend file should know it."""
+    if not bpy.data.filepath or not path:
+        return path
+    try:
+        return bpy.path.relpath(path)
+    except ValueError:  # on another drive
+        return path
 
 
 def show_selected(context) -> None:
@@ -161,25 +341,34 @@ class PRN_OT_capture(bpy.types.Operator):
 
     def capture(self, context, how):
         """Hands the settings over to the operator of what is asked for, so that its options are in the redo panel."""
-        from .scene.source import footage_of
-
         settings = context.scene.prn
+        still = settings.source == "IMAGE" or settings.whole == "STILL"
+        groups = (ResultOptions, FaceOption) if still else (ResultOptions, FaceOption, TakeOptions)
+        options = {name: getattr(settings, name) for group in groups for name in group.__annotations__}
+        options["collection"] = settings.collection.name if settings.collection else ""
         try:
-            problem = dependencies.problem()
-            if problem:
-                raise CaptureError(problem)
-            picture = footage_of(context.scene, settings).at(context.scene.frame_current)
-        except Exception as error:
-            tell(self, error)
-            return {"CANCELLED"}
-        options = {name: getattr(settings, name) for name in (*ResultOptions.__annotations__, *FaceOption.__annotations__)}
-        try:
-            answer = bpy.ops.prn.capture_image(how, filepath=str(picture.path), frame=(picture.frame or 0) + 1,
-                                               collection=settings.collection.name if settings.collection else "", **options)
+            if still:
+                picture = self.picture(context)
+                answer = bpy.ops.prn.capture_image(how, filepath=str(picture.path), frame=(picture.frame or 0) + 1, **options)
+            else:
+                source = settings.source if settings.source in ("STRIP", "CLIP") else "FILE"
+                answer = bpy.ops.prn.capture_video(how, source=source, filepath=bpy.path.abspath(settings.path), **options)
         except RuntimeError as error:  # what an error report becomes on the way through Python
             self.report({"ERROR"}, str(error).removeprefix("Error: ").strip())
             return {"CANCELLED"}
+        except Exception as error:
+            tell(self, error)
+            return {"CANCELLED"}
         return answer & {"CANCELLED"} or {"FINISHED"}
+
+    def picture(self, context):
+        """What the source shows at the current frame. Raises CaptureError."""
+        problem = dependencies.problem()
+        if problem:
+            raise CaptureError(problem)
+        from .scene.source import footage_of
+
+        return footage_of(context.scene, context.scene.prn).at(context.scene.frame_current)
 
 
 class PRN_OT_import_face(bpy.types.Operator, ImportHelper):
@@ -264,7 +453,7 @@ def menu(self, context) -> None:
     self.layout.operator(PRN_OT_import_face.bl_idname, text="Face from Photo or Video")
 
 
-CLASSES = (PRN_OT_capture_image, PRN_OT_capture, PRN_OT_import_face, PRN_FH_face, PRN_OT_cancel, PRN_OT_choose_face)
+CLASSES = (PRN_OT_capture_image, PRN_OT_capture_video, PRN_OT_add_shapes, PRN_OT_capture, PRN_OT_import_face, PRN_FH_face, PRN_OT_cancel, PRN_OT_choose_face)
 
 
 def register() -> None:

@@ -6,6 +6,8 @@ A class that is registered inherits them by their annotations, so this file must
 import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty
 
+# Of the shipped topology, and of the surfaces in eyes and mouth.
+VERTICES, OPENINGS = {"FULL": 51892, "HALF": 12826, "QUARTER": 3128, "LOOPS": 3003}, 1734
 STRIDES = {"FULL": 1, "HALF": 2, "QUARTER": 4}
 
 EYE_DISTANCE = {
@@ -39,6 +41,23 @@ class ResultOptions:
     eye_distance: FloatProperty(default=63.0, **EYE_DISTANCE)
 
 
+class TakeOptions:
+    """What a video's face is built like, beside the topology, the texture and the scale."""
+
+    way: EnumProperty(
+        name="Animation", description="How the moving face is kept",
+        items=(("ABSOLUTE", "Shape Keys", "A shape key a frame under one Evaluation Time curve: plays fastest"),
+               ("ARKIT", "ARKit Keys", "The 52 ARKit shape keys with their curves: to edit, and to put onto other characters"),
+               ("PC2", "Point Cache", "A PC2 file beside the .blend file, for long takes"),
+               ("RELATIVE", "Relative Keys", "A shape key a frame, each with a curve of its own")))
+    take_detail: EnumProperty(
+        name="Detail", description="How dense the position map's grid is in every frame; Face Loops has one density",
+        items=ResultOptions.__annotations__["detail"].keywords["items"], default="HALF")
+    match_time: BoolProperty(
+        name="Match Scene", description="Give the scene the video's frame rate and length; off: the scene stays as it is")
+    with_sound: BoolProperty(name="Sound", default=True, description="Add the movie's sound to the video sequencer")
+
+
 class FaceOption:
     face: IntProperty(name="Face", default=1, min=0, soft_max=20,
                       description="Which face, counted from the largest, which is 1; 0 captures all of them")
@@ -47,3 +66,8 @@ class FaceOption:
 def build_arguments(options: ResultOptions) -> dict:
     """The options as arguments of `build_face`."""
     return {"topology": options.topology.lower(), "stride": STRIDES[options.detail], "with_camera": options.with_camera}
+
+
+def megabytes_a_frame(options) -> float:
+    """What a frame of shape keys or of a point cache costs."""
+    return (VERTICES[options.topology if options.topology == "LOOPS" else options.take_detail] + OPENINGS) * 12 / 1e6

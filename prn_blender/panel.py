@@ -7,7 +7,7 @@ from . import dependencies
 from .finding import found_in
 from .modal import draw_progress, running_job
 from .next_steps import FACTS, captured_face
-from .operators import draw_result
+from .operators import draw_result, draw_take
 from .preferences import wrapped
 
 FILES = ("IMAGE", "MOVIE", "SEQUENCE")
@@ -45,7 +45,17 @@ class PRN_PT_capture(Sidebar, bpy.types.Panel):
         else:
             column = layout.column()
             column.scale_y = 1.6
-            column.operator("prn.capture", text="Capture All Faces" if settings.face == 0 else "Capture Face", icon="USER")
+            column.operator("prn.capture", text=button_text(settings), icon="USER")
+
+
+def is_take(settings) -> bool:
+    return settings.source != "IMAGE" and settings.whole == "TAKE"
+
+
+def button_text(settings) -> str:
+    if is_take(settings):
+        return "Capture Performance"
+    return "Capture All Faces" if settings.face == 0 else "Capture Face"
 
 
 def draw_source(layout, context, settings) -> None:
@@ -59,6 +69,8 @@ def draw_source(layout, context, settings) -> None:
         strip = active_strip(context.scene)
         if strip:
             layout.label(text=strip.name, icon="SEQUENCE", translate=False)
+    if settings.source != "IMAGE":
+        layout.row().prop(settings, "whole", expand=True)
     reason = missing(context.scene, settings)
     if reason:
         wrapped(layout, reason, "INFO", characters(context))
@@ -86,7 +98,8 @@ def draw_faces(layout, context, settings) -> None:
         row = box.row(align=True)
         for number in range(1, found.faces + 1):
             row.operator("prn.choose_face", text=str(number), depress=settings.face == number).face = number
-        row.operator("prn.choose_face", text="All", depress=settings.face == 0).face = 0
+        if not is_take(settings):
+            row.operator("prn.choose_face", text="All", depress=settings.face == 0).face = 0
     if settings.source != "IMAGE" or found.problem:
         text = iface_("Look Again") if settings.source == "IMAGE" else iface_("Frame {frame}: Look Again").format(
             frame=context.scene.frame_current)
@@ -107,8 +120,9 @@ class PRN_PT_result(Sidebar, bpy.types.Panel):
         layout = self.layout
         layout.use_property_split = True
         layout.use_property_decorate = False
-        draw_result(layout, context.scene.prn)
-        layout.prop(context.scene.prn, "collection")
+        settings = context.scene.prn
+        (draw_take if is_take(settings) else draw_result)(layout, settings)
+        layout.prop(settings, "collection")
 
 
 class PRN_PT_face(Sidebar, bpy.types.Panel):
@@ -132,20 +146,27 @@ class PRN_PT_face(Sidebar, bpy.types.Panel):
             right = row.row()
             right.alignment = "RIGHT"
             right.label(text=text, translate=False)
-        if facts["face_pixels"] < 80:
+        if facts.get("face_pixels", 80) < 80:
             wrapped(layout, iface_("The face is small in the picture: a closer photo gives a sharper texture."), "INFO",
                     characters(context))
-        elif abs(facts["yaw"]) > 50:
+        elif abs(facts.get("yaw", 0)) > 50:
             wrapped(layout, iface_("The face is turned far to the side: a photo from the front is more exact."), "INFO",
                     characters(context))
         column = layout.column(align=True)
         column.operator("prn.look_through_camera", icon="VIEW_CAMERA")
         column.operator("prn.edit_texture", icon="TPAINT_HLT")
         column.operator("prn.export_face", icon="EXPORT")
+        if "expression" in facts:
+            column.operator("prn.retarget", icon="ARMATURE_DATA")
+        else:
+            column.operator("prn.add_shapes", icon="SHAPEKEY_DATA")
 
 
 def told(facts, vertices: int) -> list[tuple[str, str]]:
     """Names and values of a captured face's facts."""
+    if "frames" in facts:
+        return [("Frames", f"{facts['frames']}"), ("Frames a second", f"{facts['fps']:.5g}"),
+                ("Face seen in", f"{100 * facts['seen']:.0f} %"), ("Vertices", f"{vertices:,}")]
     lines = [("Face in the photo", f"{facts['face_pixels']:.0f} px"),
              ("Turned to the side", f"{facts['yaw']:.0f}°"),
              ("Confidence", f"{100 * facts['confidence']:.0f} %"),

@@ -179,9 +179,10 @@ class PRN_OT_clear_cache(bpy.types.Operator):
         size = folder_size(folder)
         shutil.rmtree(folder, ignore_errors=True)
         if not dependencies.problem():
-            from .stills import forget
+            from . import stills, takes
 
-            forget()
+            stills.forget()
+            takes.forget()
         self.report({"INFO"}, rpt_("Cleared {size:.1f} MB").format(size=(size - folder_size(folder)) / 1e6))
         return {"FINISHED"}
 

@@ -6,7 +6,7 @@ File names are relative where the .blend file is saved.
 import bpy
 from bpy.props import EnumProperty, FloatProperty, PointerProperty, StringProperty
 
-from .options import EYE_DISTANCE, FaceOption, ResultOptions
+from .options import EYE_DISTANCE, FaceOption, ResultOptions, TakeOptions
 from .scene.versions import RELATIVE_PATH
 
 
@@ -40,7 +40,7 @@ def set_eye_distance(settings, value: float) -> None:
     settings["own_eye_distance"] = value
 
 
-class PRN_Settings(bpy.types.PropertyGroup, ResultOptions, FaceOption):
+class PRN_Settings(bpy.types.PropertyGroup, ResultOptions, TakeOptions, FaceOption):
     source: EnumProperty(
         name="Source", description="Where the face comes from", update=source_changed,
         items=(("IMAGE", "Image", "A photo", "IMAGE_DATA", 0),
@@ -48,6 +48,10 @@ class PRN_Settings(bpy.types.PropertyGroup, ResultOptions, FaceOption):
                ("SEQUENCE", "Sequence", "Numbered pictures in a folder", "RENDERLAYERS", 2),
                ("STRIP", "Strip", "The active movie or image strip of the video sequencer", "SEQUENCE", 3),
                ("CLIP", "Clip", "A clip of the movie clip editor", "TRACKER", 4)))
+    whole: EnumProperty(
+        name="Capture", description="How much of a moving source is captured",
+        items=(("TAKE", "Performance", "The whole of it, as an animated face"),
+               ("STILL", "Current Frame", "One face, from the picture at the current frame")))
     path: StringProperty(name="File", description="The photo, the movie, or one picture of the sequence", update=path_changed,
                          subtype="FILE_PATH", **RELATIVE_PATH)
     eye_distance: FloatProperty(**EYE_DISTANCE, get=default_eye_distance, set=set_eye_distance)

@@ -58,7 +58,7 @@ class Still:
     seconds: dict[str, float]
 
 
-class _Kept:
+class Kept:
     """The last few results of a function, by what they were made from. Safe to use from several threads."""
 
     def __init__(self, size: int) -> None:
@@ -82,7 +82,7 @@ class _Kept:
             self._results.clear()
 
 
-_looked, _captured, _textured = _Kept(1), _Kept(2), _Kept(4)
+_looked, _captured, _textured = Kept(1), Kept(2), Kept(4)
 
 
 def forget() -> None:
@@ -166,10 +166,14 @@ def thumbnail(looked: Looked, size: int) -> np.ndarray:
     return result
 
 
-def _key(picture: Picture) -> tuple:
-    """What a picture's content hangs on; a file that has gone has another key than before it went."""
+def file_state(path: Path) -> tuple | None:
+    """What a file's content hangs on; another one once the file has changed or gone."""
     try:
-        state = picture.path.stat()
+        state = path.stat()
     except OSError:
-        return picture, None
-    return picture, state.st_mtime_ns, state.st_size
+        return None
+    return state.st_mtime_ns, state.st_size
+
+
+def _key(picture: Picture) -> tuple:
+    return picture, file_state(picture.path)

@@ -365,7 +365,7 @@ def test_blenders_command_line_has_the_same_options(addon, tmp_path, capfd):
     from prn_blender.blender_command import prn_capture
 
     weights = addon.weights
-    assert prn_capture([str(PORTRAIT), "-o", str(tmp_path / "a.glb"), "--weights", weights, "--detail", "quarter"]) == 0
+    assert prn_capture([str(PORTRAIT), "-o", str(tmp_path / "a.glb"), "--weights", weights, "--detail", "4"]) == 0
     assert (tmp_path / "a.glb").stat().st_size > 100_000
     assert prn_capture(["nowhere.jpg", "-o", str(tmp_path / "b.glb")]) == 2
     assert "'nowhere.jpg' does not exist" in capfd.readouterr().err and not (tmp_path / "b.glb").exists()

@@ -76,7 +76,7 @@ def test_output_chooses_the_format(tmp_path, weights):
     ([PORTRAIT, "--surface", "shiny"], "shiny"),
     ([PORTRAIT, "--eye-distance", "0"], "'0' is not a distance"),
     ([PORTRAIT, "--texture", "2000"], "2000"),
-    ([PORTRAIT, "--detail", "double"], "double"),
+    ([PORTRAIT, "--detail", "3"], "3"),
     ([PORTRAIT, "--colour"], "--colour"),
     ([PORTRAIT, "--weights", "nowhere"], "nowhere"),
 ])
@@ -122,7 +122,7 @@ def test_the_mesh_follows_the_options(tmp_path, weights):
         assert capture(PORTRAIT, "--weights", weights, "-o", "face.obj", *options, cwd=tmp_path).returncode == 0
         return [line for line in (tmp_path / "face.obj").read_text().splitlines() if line.startswith("v ")]
 
-    half, loops = vertices("--detail", "half", "--texture", "512"), vertices("--topology", "loops", "--no-camera")
+    half, loops = vertices("--detail", "2", "--texture", "512"), vertices("--topology", "loops", "--no-camera")
     topology = load_topology()
     openings = len(opening_grid(topology).texel_coordinates)
     assert len(half) == len(topology.grid(2).texel_coordinates) + openings

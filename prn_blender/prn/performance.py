@@ -213,6 +213,7 @@ def capture_performance(
     fps: float | None = None,
     smoothing: Smoothing = Smoothing(),
     neutral_frame: int | None = None,
+    interocular: float = INTEROCULAR,
     engine: Engine | None = None,
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -220,8 +221,9 @@ def capture_performance(
     """From a video to one person's performance: `capture_video`, then the take's solve. Runs in any thread.
 
     face: 1 is the face that takes up most of the video, 2 the next one, and so on. fps: of the result; the video's own by
-    default. neutral_frame: the video's frame in which the face is at rest; by default the calmest one is found. Other
-    arguments are those of `capture_video`. Raises NoFaceError if nobody is seen, CaptureError for a wrong request.
+    default. neutral_frame: the video's frame in which the face is at rest; by default the calmest one is found.
+    interocular: the real distance between the eyes' centres in metres, which sets the scale. Other arguments are those of
+    `capture_video`. Raises NoFaceError if nobody is seen, CaptureError for a wrong request.
     """
     if face < 1:
         raise CaptureError(f"There is no face {face}: faces are counted from 1.")
@@ -251,7 +253,8 @@ def capture_performance(
     if len(chosen) > 1 and face == 1:
         where = ", ".join(f"{other.times[0]:.1f}-{other.times[-1]:.1f} s" for other in chosen[1:6])
         warnings.append(f"Other faces, or this one after a cut, were left out ({where}): choose them by their number.")
-    return solve(recorder, video.name, fps or video.fps, size, smoothing, neutral_frame, warnings, video.fps)
+    return solve(recorder, video.name, fps or video.fps, size, smoothing, neutral_frame, warnings, video.fps,
+                 interocular)
 
 
 # ---- the take's solve ------------------------------------------------------------------------------------------------
@@ -259,7 +262,7 @@ def capture_performance(
 
 def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int], smoothing: Smoothing = Smoothing(),
           neutral_frame: int | None = None, warnings: list[str] | None = None,
-          source_fps: float | None = None) -> Performance:
+          source_fps: float | None = None, interocular: float = INTEROCULAR) -> Performance:
     """One identity, one neutral, per-frame pose and expression of a recorded track, smoothed, at `fps` frames a second.
 
     Raises CaptureError if neutral_frame is not among the recorded frames.
@@ -315,7 +318,7 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
 
     neutral = space.mean + _resized((person - space.small_mean).reshape(GRID, GRID, 3), SIZE)
     landmarks = topology.landmarks_of(neutral)
-    metric = INTEROCULAR / float(np.linalg.norm(landmarks[36:42].mean(0) - landmarks[42:48].mean(0)))
+    metric = interocular / float(np.linalg.norm(landmarks[36:42].mean(0) - landmarks[42:48].mean(0)))
     neutral = close_lips(neutral * np.float32(metric), topology)
     shapes = close_lids(neutral, (shapes * metric).astype(np.float32), topology)
     unbridged = [(first, last) for first, last in grid.gaps()]

@@ -92,18 +92,8 @@ def mesh_grid(topology: Topology, name: str, stride: int) -> Grid:
     return topology.loops() if name == "loops" else topology.grid(stride)
 
 
-def facts(capture: FaceCapture) -> dict[str, float]:
-    """What the panel tells of a face: pixels, degrees, and the detector's confidence in 0..1."""
+def facts(capture: FaceCapture) -> dict[str, float | list[float]]:
+    """What the panel tells of a face: pixels, degrees, the detector's confidence in 0..1; and the ARKit weights of the photo."""
     size = np.ptp(capture.topology.landmarks_of(capture.position_map)[:, :2], axis=0)
     return {"face_pixels": float(np.sqrt(size.prod())), "yaw": capture.yaw, "pitch": capture.pitch, "roll": capture.roll,
-            "confidence": capture.box.confidence}
-
-
-def remove_face(collection: bpy.types.Collection) -> None:
-    """Takes a face that was just built out of the file again, with all that was made for it."""
-    objects = list(collection.objects)
-    data = [piece.data for piece in objects]
-    materials = {material for piece in objects if piece.type == "MESH" for material in piece.data.materials}
-    images = {node.image for material in materials for node in material.node_tree.nodes if node.type == "TEX_IMAGE"}
-    images |= {background.image for piece in objects if piece.type == "CAMERA" for background in piece.data.background_images}
-    bpy.data.batch_remove([*objects, *data, *materials, *images, collection])
+            "confidence": capture.box.confidence, "expression_weights": capture.expression.tolist()}

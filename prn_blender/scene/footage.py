@@ -22,13 +22,15 @@ def load_footage(source: Path) -> bpy.types.Image:
     return image
 
 
-def show_behind(camera: bpy.types.Object, footage: bpy.types.Image, source: Path, first: int, frames: int) -> None:
-    """Plays the footage behind the camera's picture, its first frame at the scene's frame `first`."""
+def show_behind(camera: bpy.types.Object, footage: bpy.types.Image, source: Path, first: int, frames: int,
+                skipped: int = 0) -> None:
+    """Plays the footage behind the camera's picture, its first frame that is not skipped at the scene's frame `first`."""
     user = camera.data.background_images[0].image_user
     user.frame_start = first
     user.frame_duration = frames
+    user.frame_offset = skipped
     if footage.source == "SEQUENCE":
-        user.frame_offset = picture_numbers(source)[0][0] - 1
+        user.frame_offset += picture_numbers(source)[0][0] - 1
     user.use_auto_refresh = True
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import struct
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from ..prn.performance import Performance, VertexFrames
 from . import camera as cameras
 from . import versions
 from .curves import CONSTANT, continuous_quaternions, decimate, write_curve
+from .face import mesh_grid
 from .footage import load_footage, show_behind
 from .frames import TO_BLENDER, photo_to_world, to_blender
 from .image import pack_image
@@ -45,9 +47,9 @@ class BuiltPerformance:
     files: list[Path]  # PC2 files beside the scene
 
 
-def cost(performance: Performance, stride: int, way: str) -> str:
+def cost(performance: Performance, stride: int, way: str, topology: str = "grid") -> str:
     """What a way costs, in a sentence to show before starting."""
-    count = len(performance.topology.grid(stride).uvs) + len(opening_grid(performance.topology).uvs)
+    count = len(mesh_grid(performance.topology, topology, stride).uvs) + len(opening_grid(performance.topology).uvs)
     frames = len(performance)
     if way == "arkit":
         return f"52 shape keys on {count} vertices: {52 * count * 12 / 1e6:.0f} MB, whatever the length."
@@ -55,55 +57,73 @@ def cost(performance: Performance, stride: int, way: str) -> str:
     return f"{frames} frames of {count} vertices: {count * 12 / 1e6:.2f} MB a frame, {frames * count * 12 / 1e6:.0f} MB {where}."
 
 
-def build_performance(performance: Performance, texture: np.ndarray, scene: bpy.types.Scene, *, way: str = "absolute",
-                      stride: int = 2, source: Path | None = None, folder: Path | None = None,
-                      name: str = "Take") -> BuiltPerformance:
+def build_performance(performance: Performance, texture: np.ndarray | bytes, scene: bpy.types.Scene, *, way: str = "absolute",
+                      topology: str = "grid", stride: int = 2, source: Path | None = None, folder: Path | None = None,
+                      name: str = "Take", first: int | None = None, skipped: int = 0,
+                      parent: bpy.types.Collection | None = None) -> BuiltPerformance:
     """One collection with the animated face, its eyes and mouth, and the camera with the footage behind it.
 
-    texture (N, N, 3) uint8 sRGB. stride 1, 2 or 4: the level of detail. source: the movie or picture sequence to show
-    behind the face. folder: where PC2 files go, named after `name`. Frame 0 of the video lies on the scene's first
-    frame; the scene's own rate and range stay as they are, see `stage.match_time`. Raises ValueError for another way.
+    texture (N, N, 3) uint8 sRGB. topology and stride: as for `build_face`. source: the movie or picture sequence to show
+    behind the face. folder: where PC2 files go, named after `name`. first: the scene's frame on which frame 0 of the video
+    lies, by default the scene's first; the scene's own rate and range stay as they are, see `stage.match_time`. skipped:
+    frames of the source before the video's frame 0. parent: the collection to put it into, by default the scene's own.
+    Raises ValueError for another way.
     """
+    steps = performance_steps(performance, texture, scene, way=way, topology=topology, stride=stride, source=source,
+                              folder=folder, name=name, first=first, skipped=skipped, parent=parent)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def performance_steps(performance: Performance, texture: np.ndarray | bytes, scene: bpy.types.Scene, *, way: str,
+                      topology: str, stride: int, source: Path | None, folder: Path | None, name: str, first: int | None,
+                      skipped: int, parent: bpy.types.Collection | None) -> Iterator[None]:
+    """`build_performance` in portions of some milliseconds, for a window that has to live; its result is the return value."""
     if way not in WAYS:
         raise ValueError(f"way must be one of {WAYS}, not {way!r}")
     if way == "pc2" and folder is None:
         raise ValueError("a folder is needed for the PC2 files")
-    topology = performance.topology
+    maps = performance.topology
     width, height = performance.image_size
-    frames = scene_frames(performance, scene)
+    first = scene.frame_start if first is None else first
+    frames = scene_frames(performance, scene, first)
     collection = bpy.data.collections.new(name)
-    scene.collection.children.link(collection)
+    (parent or scene.collection).children.link(collection)
 
     per_metre = float(np.median(performance.scale))
     middle = -photo_to_world(performance.translation[0], width, height, per_metre)  # the head begins at the world's origin
     footage = load_footage(source) if source else None
     camera = cameras.build_camera("Face Camera", footage, width, per_metre, middle)
     if footage:
-        show_behind(camera, footage, source, scene.frame_start, performance.start + len(performance))
+        show_behind(camera, footage, source, first, performance.start + len(performance), skipped)
     collection.objects.link(camera)
     frame_photo(scene, camera, width, height)
 
     material = build_material("Face Skin", pack_image("Face Texture.png", texture))
-    grid, openings = topology.grid(stride), opening_grid(topology)
+    grid, openings = mesh_grid(maps, topology, stride), opening_grid(maps)
     pieces = []
     files: list[Path] = []
     expression = expression_action(performance, frames, name)
     for title, piece, sample in (("Face", grid, grid.sample),
-                                 ("Eyes and Mouth", openings, lambda head: opening_vertices(head, topology))):
+                                 ("Eyes and Mouth", openings, lambda head: opening_vertices(head, maps))):
         vertices = performance.vertices(sample)
+        yield
         placed = bpy.data.objects.new(title, build_mesh(title, to_blender(vertices.neutral), piece.quads, piece.uvs))
         placed.data.materials.append(material)
         collection.objects.link(placed)
         if way == "pc2":
             path = Path(folder) / f"{name}_{title.replace(' ', '_')}.pc2"
-            write_pc2(path, vertices)
+            yield from write_pc2(path, vertices)
             play_pc2(placed, path, frames)
             files.append(path)
         elif way == "arkit":
             add_arkit_keys(placed, vertices)
             versions.assign_action(placed.data.shape_keys, expression)
         else:
-            add_frame_keys(placed, vertices, frames, absolute=way == "absolute")
+            yield from add_frame_keys(placed, vertices, frames, absolute=way == "absolute")
         pieces.append(placed)
     face, inner = pieces
     inner.parent = face
@@ -117,10 +137,10 @@ def build_performance(performance: Performance, texture: np.ndarray, scene: bpy.
     return BuiltPerformance(collection, face, inner, camera, expression, head, files)
 
 
-def scene_frames(performance: Performance, scene: bpy.types.Scene) -> np.ndarray:
-    """(N,) the scene's frames, not always whole, at which the performance's frames lie."""
+def scene_frames(performance: Performance, scene: bpy.types.Scene, first: int) -> np.ndarray:
+    """(N,) the scene's frames, not always whole, at which the performance's frames lie if its video begins at `first`."""
     rate = scene.render.fps / scene.render.fps_base
-    return scene.frame_start + (performance.start + np.arange(len(performance))) * rate / performance.fps
+    return first + (performance.start + np.arange(len(performance))) * rate / performance.fps
 
 
 def animate_head(face: bpy.types.Object, performance: Performance, frames: np.ndarray, middle: np.ndarray,
@@ -172,12 +192,13 @@ def add_arkit_keys(face: bpy.types.Object, vertices: VertexFrames) -> None:
         block.data.foreach_set("co", np.ascontiguousarray(moved, np.float32).ravel())
 
 
-def add_frame_keys(face: bpy.types.Object, vertices: VertexFrames, frames: np.ndarray, absolute: bool) -> None:
-    """A shape key a frame: absolute keys under one eval_time curve, or relative ones, each with a curve of its own."""
+def add_frame_keys(face: bpy.types.Object, vertices: VertexFrames, frames: np.ndarray, absolute: bool) -> Iterator[None]:
+    """A shape key a frame, made one a step: absolute keys under one eval_time curve, or relative ones, each with a curve of its own."""
     face.shape_key_add(name="Basis", from_mix=False)
     for number in range(len(vertices)):
         block = face.shape_key_add(name=f"Frame {number + 1:04d}", from_mix=False)
         block.data.foreach_set("co", np.ascontiguousarray(to_blender(vertices[number]), np.float32).ravel())
+        yield
     keys = face.data.shape_keys
     action = bpy.data.actions.new(f"{face.name} Frames")
     channels = versions.Channels(action, "KEY")
@@ -197,8 +218,9 @@ def add_frame_keys(face: bpy.types.Object, vertices: VertexFrames, frames: np.nd
     versions.assign_action(keys, action)
 
 
-def write_pc2(path: Path, vertices: VertexFrames) -> None:
-    """The vertices of all frames as a PC2 point cache, in Blender's axes; never half a file under the final name."""
+def write_pc2(path: Path, vertices: VertexFrames) -> Iterator[None]:
+    """The vertices of all frames as a PC2 point cache, in Blender's axes, written one frame a step; never half a file under
+    the final name."""
     handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -206,6 +228,7 @@ def write_pc2(path: Path, vertices: VertexFrames) -> None:
             file.write(struct.pack("<12siiffi", b"POINTCACHE2\0", 1, count, 0.0, 1.0, len(vertices)))
             for number in range(len(vertices)):
                 file.write(np.ascontiguousarray(to_blender(vertices[number]), "<f4").tobytes())
+                yield
         os.chmod(unfinished, 0o644)
         os.replace(unfinished, path)
     except BaseException:

@@ -1,0 +1,105 @@
+"""Footage to a performance: the work that the video operator gives to a thread. Never imports bpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from .footage import Footage, Picture
+from .prn.engine import EngineChoice, open_engine
+from .prn.errors import CaptureCancelled
+from .prn.image_io import load_image
+from .prn.performance import Performance, capture_performance
+from .prn.take_texture import make_take_texture
+from .prn.track import Progress
+from .prn.video import Video, VideoFrame, open_video, read_frame
+from .stills import Kept, encode, file_state
+
+TRACKED = 0.85  # of the whole work: what the tracking takes, before the solve and the texture
+
+
+@dataclass(frozen=True)
+class TakeRequest:
+    source: Path | Footage  # a file as `open_video` takes it, or footage whose pictures follow each other at `fps`
+    fps: float | None = None  # of footage: the scene's rate
+    face: int = 1
+    interocular: float = 0.063  # metres
+    texture_size: int | None = 2048  # None: no texture is wanted
+    engine: EngineChoice = EngineChoice()
+
+
+@dataclass(frozen=True)
+class Take:
+    performance: Performance
+    texture: bytes | None  # PNG
+
+
+_performances = Kept(1)  # so that another way of building, in the redo panel, does not begin with the video anew
+
+
+def capture_take(request: TakeRequest, job) -> Take:
+    """The whole work. job: as in jobs.py. Raises CaptureError in one sentence, or jobs.Cancelled."""
+    path = request.source if isinstance(request.source, Path) else request.source.path
+    key = replace(request, texture_size=None), file_state(path)
+    performance = _performances.get(key, partial(_perform, request, job))
+    texture = None
+    if request.texture_size:
+        job.report("Making the texture", 0.95)
+        texture = encode(".png", make_take_texture(performance, request.texture_size))
+    job.report("Building the face", 1.0)
+    return Take(performance, texture)
+
+
+def _perform(request: TakeRequest, job) -> Performance:
+    video = open_video(request.source) if isinstance(request.source, Path) else footage_video(request.source, request.fps)
+
+    def follow(progress: Progress) -> None:
+        fraction = progress.fraction
+        job.report("Following the face", None if fraction is None else TRACKED * fraction)
+    try:
+        return capture_performance(video, face=request.face, interocular=request.interocular, engine=open_engine(request.engine),
+                                   progress=follow, cancelled=lambda: job.cancelled)
+    except CaptureCancelled:
+        job.report()  # leaves by jobs.Cancelled, as all other work does
+        raise
+
+
+def forget() -> None:
+    """Lets go of the performance that is kept."""
+    _performances.clear()
+
+
+def footage_video(footage: Footage, fps: float) -> Video:
+    """Footage as a video: one frame a scene frame, through whatever trims and speeds it has."""
+    return Video(f"'{footage.path}'", fps, len(footage.pictures), _frames(footage, fps))
+
+
+def _frames(footage: Footage, fps: float) -> Iterator[VideoFrame]:
+    read = _reader(footage)
+    for index, picture in enumerate(footage.pictures):
+        yield VideoFrame(index, index / fps, read(picture))
+
+
+def _reader(footage: Footage) -> Callable[[Picture], np.ndarray]:
+    """Reads pictures of the footage; a movie is decoded onwards from one to the next, and sought in only to go back."""
+    movie: Iterator[VideoFrame] | None = None
+    last: VideoFrame | None = None
+
+    def read(picture: Picture) -> np.ndarray:
+        nonlocal movie, last
+        if picture.frame is None:
+            return load_image(picture.path)
+        if last is not None and picture.frame < last.index:
+            return read_frame(picture.path, picture.frame)
+        movie = movie or iter(open_video(picture.path))
+        while last is None or last.index < picture.frame:
+            frame = next(movie, None)
+            if frame is None:
+                break  # the movie ends early: its last frame stands, as in Blender's sequencer
+            last = frame
+        return last.image
+    return read
