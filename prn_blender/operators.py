@@ -13,11 +13,11 @@ from .modal import JobOperator, running_job, tell
 from .next_steps import captured_face
 from .options import STRIDES, FaceOption, ResultOptions, TakeOptions, build_arguments, megabytes_a_frame
 from .preferences import cache_folder, engine_choice
+from .prn import inputs
 from .prn.errors import CaptureError
 from .scene.versions import RELATIVE_PATH
 
-IMAGES = ".jpg;.jpeg;.png;.webp;.tif;.tiff;.bmp"
-MOVIES = ".mp4;.mov;.mkv;.avi;.webm;.m4v;.mpg;.mpeg;.ogv;.mts;.m2ts;.wmv;.3gp"
+IMAGES, MOVIES = ";".join(inputs.PICTURES), ";".join(inputs.MOVIES)
 
 
 class PRN_OT_capture_image(JobOperator, bpy.types.Operator, ResultOptions, FaceOption):
@@ -51,10 +51,9 @@ class PRN_OT_capture_image(JobOperator, bpy.types.Operator, ResultOptions, FaceO
             from pathlib import Path
 
             from .footage import Picture
-            from .prn.video import is_video
             from .stills import StillRequest, capture_still
 
-            picture = Picture(Path(path), frame - 1 if is_video(Path(path)) and not Path(path).is_dir() else None)
+            picture = Picture(Path(path), frame - 1 if inputs.is_video(Path(path)) else None)
             return capture_still(StillRequest(picture, face, surface, interocular, texture_size, engine), job.report)
         return work
 
