@@ -2,6 +2,7 @@
 """The one door: sets up what a command needs, then runs it.
 
     python3 build.py capture photo.jpg      a photograph to a textured face mesh
+    python3 build.py capture clip.mp4       a video to an animated face
     python3 build.py test                   the whole test suite
 
 Standard library only. Each purpose (capture, test, train) has a private virtual environment in a cache folder,
@@ -242,6 +243,10 @@ def evaluate(arguments: list[str]) -> int:
     return run(environment_for("capture"), ["-m", "training.evaluate", *arguments])
 
 
+def bench(arguments: list[str]) -> int:
+    return run(environment_for("bench"), ["-m", "training.measure_video", *arguments])
+
+
 COMMANDS = {
     "capture": (capture, "a photograph to a face mesh: build.py capture INPUT [-o OUT] [--preview PNG]"),
     "render-over": (render_over, "an edited texture back over the photo: build.py render-over PHOTO CAPTURE TEXTURE -o PNG"),
@@ -250,6 +255,7 @@ COMMANDS = {
     "test-prnet": (test_prnet, "compare resfcn256 with TensorFlow on a real checkpoint (slow; installs TensorFlow)"),
     "evaluate": (evaluate, "measure the shipped weights: build.py evaluate --data FOLDER --json FILE"),
     "bench-network": (bench_network, "our network beside PRNet's and MediaPipe: size, work and time in one table"),
+    "bench": (bench, "measure videos against MediaPipe: build.py bench --json FILE [--clips FOLDER] [--takes FOLDER]"),
     "train": (train, "train the network, or go on training it: build.py train --faces FOLDER --minutes N"),
     "convert-prnet": (convert_prnet, "PRNet's own weights to a bundle: build.py convert-prnet --checkpoint PREFIX --uv-data DIR -o BUNDLE"),
     "export": (export, "write weights/ from the last training checkpoint"),

@@ -13,6 +13,7 @@ import numpy as np
 # A signal is followed where its variance round the average is more than this many times what the noise explains: round
 # the wide average, and round the narrow one, whose few frames are fooled by noise more often.
 _CERTAINTY, _CERTAINTY_NARROW = 3.0, 8.0
+_CALM, _WANDERING = 0.4, 8.0  # part of a take that is thought calm; how much stronger than white the noise may be
 # Savitzky-Golay, five points, second order: follows a peak that is five frames wide, and halves the noise's variance.
 _FOLLOWING = np.array([-3, 12, 17, 12, -3]) / 35
 
@@ -28,7 +29,7 @@ def smooth(values: np.ndarray, fps: float, seconds: float, groups: np.ndarray | 
         return values.copy()
     noise = noise_of(values)
     values = without_spikes(values, noise)
-    wide = gaussian(max(seconds * fps, 0.3))
+    wide = _flat(gaussian(max(seconds * fps, 0.3)))
     result = convolve(values, wide)
     # First from the wide average to the narrow one where there is motion, then to the signal itself where even that
     # falls short: the bottom of a blink is one frame wide.
@@ -44,12 +45,15 @@ def _share_of_motion(deviation: np.ndarray, noise: np.ndarray, window: np.ndarra
     # White noise leaves this share of its variance in the deviation from its own average.
     floor = noise ** 2 * (1 - 2 * window[len(window) // 2] + (window ** 2).sum())
     power = deviation ** 2
+    # Errors of a network on compressed video are not quite white: how far they wander shows in the calmer part of the take.
+    near = gaussian(max(len(window) / 17, 1.0))
+    floor = np.clip(np.quantile(convolve(power, near), _CALM, axis=0), floor, _WANDERING * floor)
     if groups is not None:
         members = (groups[:, None] == np.unique(groups)).astype(np.float64)
         # In units of its own noise each column counts alike.
         own = 1 / np.maximum(floor, 1e-12 * np.maximum(floor.max(), 1e-30))
         power, floor = (power * own) @ members, members.sum(0)
-    power = convolve(power, gaussian(max(len(window) / 8.6, 1.0)))
+    power = convolve(power, near)
     share = np.clip(1 - certainty * floor / np.maximum(power, 1e-30), 0, 1)
     # Where a motion begins the window holds little of it yet: the largest share nearby counts.
     share = cv2.dilate(share, np.ones((3, 1)), borderType=cv2.BORDER_REPLICATE).reshape(share.shape)
@@ -89,6 +93,14 @@ def gaussian(sigma: float) -> np.ndarray:
     reach = max(1, int(np.ceil(3 * sigma)))
     window = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     return window / window.sum()
+
+
+def _flat(window: np.ndarray) -> np.ndarray:
+    """The window of smoothing twice and adding back what the first pass took (Tukey's twicing): slow motion stays whole."""
+    twice = -np.convolve(window, window)
+    reach = len(window) // 2
+    twice[reach:-reach] += 2 * window
+    return twice
 
 
 def convolve(values: np.ndarray, window: np.ndarray) -> np.ndarray:

@@ -34,6 +34,8 @@ _NEWCOMER_SECONDS = 2.0     # between searches for other faces while somebody is
 _NEARER = 1.5               # a face is nearer than another if its area is this much larger
 _REMEMBERED_SECONDS = 3.0   # so long a lost face keeps its number, if it comes back where it was
 _WINDOW = 128               # pixels of the picture in which a face is looked for again, twice its crop's side
+_RESTLESS = 0.004           # of a crop's side a frame: a face that moves less stands still
+_SETTLING = 3               # passes until a detector's crop has become the map's own
 _LIKENESS = 0.55            # correlation with the frame before, below which a face is in doubt
 _DOUBTS = 3                 # frames in a row without a face, after which it is lost: a detector may miss one
 _THUMBNAIL = 24
@@ -106,7 +108,10 @@ class _Track:
     doubts: int = 0  # frames in a row in which the detector did not see it
 
     def ahead(self, frames: int) -> Crop:
-        x, y, growth = self.speed * frames
+        # A network's map moves a little with its crop, so what is only noise in the speed must not move the crop.
+        limit = _RESTLESS * np.array([self.crop.side, self.crop.side, 1.0])
+        sure = np.clip(1 - (limit / np.maximum(np.abs(self.speed), 1e-9)) ** 2, 0, 1)
+        x, y, growth = self.speed * sure * frames
         return Crop(self.crop.center_x + x, self.crop.center_y + y, self.crop.side * float(np.exp(growth)))
 
 
@@ -222,6 +227,12 @@ class _Tracker:
         else:
             number = self.numbers
             self.numbers += 1
+        for _ in range(_SETTLING):
+            maps, expressions = self._read(crop.cut(frame.image, self.engine.input_size)[None])
+            settled = TrackedFace(number, crop, maps[0], expressions[0])
+            if self._misshapen(settled):
+                break
+            crop = self.crop_of(settled)
         self.tracks.append(_Track(number, crop, checked=frame.time, seen=frame.time))
 
     # ---- following them ----------------------------------------------------------------------------------------------

