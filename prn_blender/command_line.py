@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from .batch import shard_of
 from .prn.errors import CaptureError
 from .prn.inputs import is_video
 
@@ -47,6 +48,12 @@ def what_to_write(text: str) -> tuple[str, ...]:
     return names
 
 
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 1")
+    return int(text)
+
+
 def smoothing_strengths(text: str) -> tuple[float, ...]:
     try:
         strengths = tuple(float(part) for part in text.split(","))
@@ -69,7 +76,8 @@ def eye_distance(text: str) -> float:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = Parser(prog="capture", description="Make a textured face mesh from a photograph.")
-    parser.add_argument("input", metavar="INPUT", type=Path, help="photograph with a face in it")
+    parser.add_argument("inputs", metavar="INPUT", nargs="+",
+                        help="photograph with a face in it, or a video; with --out-dir any number of them, of folders and globs")
     parser.add_argument("-o", "--output", metavar="OUT", type=Path,
                         help=f"file to write, its ending chooses the format: {', '.join(ENDINGS)} "
                              "(default: INPUT's name with .blend, in the current folder)")
@@ -89,6 +97,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--no-camera", dest="camera", action="store_false", help="leave out the camera with the photo")
     parser.add_argument("--eye-distance", metavar="MM", type=eye_distance, default=63.0,
                         help="how far the eyes' centres are apart in reality, which sets the scale (default: 63)")
+    many = parser.add_argument_group("many inputs")
+    many.add_argument("--out-dir", metavar="DIR", type=Path,
+                      help="folder for one file an input, named after it; -o then is only the ending: -o .glb (default .blend)")
+    many.add_argument("--jobs", metavar="N", type=positive, default=1, help="processes to work with (default 1)")
+    many.add_argument("--resume", action="store_true", help="leave out what was finished with the same content and settings")
+    many.add_argument("--shard", metavar="I/N", type=shard_of, help="only the Ith of N parts, for a render farm's array job")
+    many.add_argument("--report", metavar="JSONL", type=Path, help="a line of JSON for each input")
     video = parser.add_argument_group("a video as INPUT (a movie, or a sequence's pattern as shot_####.png)")
     video.add_argument("--animation", choices=("absolute", "relative", "pc2", "arkit"), default="absolute",
                        help="shape keys under one eval_time curve (default), relative ones, a PC2 point cache beside the "
@@ -98,7 +113,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     video.add_argument("--smooth", metavar="HEAD,FACE,EYES", type=smoothing_strengths, default=(1.0, 1.0, 1.0),
                        help="strengths of the smoothing, 0 is none (default 1,1,1)")
     parser.add_argument("--weights", metavar="FOLDER", type=Path, help="model bundle to use instead of the shipped one")
-    return parser.parse_args(arguments)
+    request = parser.parse_args(arguments)
+    if request.out_dir is None:
+        several = [f"--{name}" for name in ("resume", "shard", "report") if getattr(request, name)]
+        if len(request.inputs) > 1 or several:
+            raise CaptureError(f"{several[0] if several else 'More than one input'} needs --out-dir: give the folder to write to.")
+    request.input = Path(request.inputs[0])
+    return request
 
 
 def check_target(path: Path, endings: tuple[str, ...], option: str) -> None:
@@ -117,8 +138,8 @@ def check_target(path: Path, endings: tuple[str, ...], option: str) -> None:
 
 def check_request(request: argparse.Namespace) -> None:
     if request.input.is_dir():
-        raise CaptureError(f"'{request.input}' is a folder: give the name of a photograph or movie, or the pattern of a "
-                           f"sequence's names, as shot_####.png.")
+        raise CaptureError(f"'{request.input}' is a folder: give --out-dir as well to capture every photograph and movie in it, "
+                           f"or the pattern of a sequence's names, as shot_####.png.")
     if not request.input.exists() and not is_video(request.input):
         raise CaptureError(f"'{request.input}' does not exist: check the name of the photograph.")
     if request.output is None:
@@ -166,13 +187,44 @@ class Stopwatch:
         return f"{total:.1f} s: " + ", ".join(f"{name} {value:.2f}" for name, value in self.seconds.items())
 
 
-def capture(arguments: list[str]) -> None:
+def capture(arguments: list[str]) -> int | None:
     request = parse(arguments)
+    if request.out_dir is not None:
+        return capture_many(request)
     check_request(request)
+    capture_request(request)
+
+
+def capture_many(request: argparse.Namespace) -> int:
+    from . import batch
+    ending = ".blend" if request.output is None else str(request.output).lower()
+    if ending not in ENDINGS:
+        raise CaptureError(f"With --out-dir -o is only an ending, one of {', '.join(ENDINGS)}, and not '{request.output}'.")
+    if request.preview is not None:
+        raise CaptureError("--preview is for one input: use --write overlay to have a picture of each.")
+    items = batch.items_of(request.inputs, ending)
+    check_folder(request.out_dir)
+    if request.report is not None:
+        check_target(request.report, (".jsonl", ".json", ".txt"), "the report")
+    return batch.run(request, items)
+
+
+def check_folder(folder: Path) -> None:
+    """Raises CaptureError if files cannot be written there, or it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except FileExistsError:
+        raise CaptureError(f"'{folder}' is a file: give a folder for --out-dir.") from None
+    except OSError:
+        raise CaptureError(f"The folder '{folder}' cannot be written: choose another place for --out-dir.") from None
+
+
+def capture_request(request: argparse.Namespace) -> dict[str, int]:
+    """One input that has been checked: how many faces and frames were captured."""
     if is_video(request.input):
         from .command_line_video import capture_take
-        capture_take(request)
-        return
+        return {"faces": 1, "frames": capture_take(request)}
     watch = Stopwatch()
 
     from .prn.capture import capture_image
@@ -181,7 +233,7 @@ def capture(arguments: list[str]) -> None:
     from .prn.texture import make_texture
     from .prn.weights import load_bundle
     watch.stage("start")
-    engine = OnnxEngine(load_bundle(request.weights))
+    engine = OnnxEngine(load_bundle(request.weights), int(os.environ.get("PRN_THREADS", 0)) or None)
     watch.stage("weights")
     faces = capture_image(request.input, faces=request.face, surface=request.surface,
                           interocular=request.eye_distance / 1000, engine=engine)
@@ -224,6 +276,7 @@ def capture(arguments: list[str]) -> None:
         print("surface raw: the clean surface can be had with this program's own weights only")
     for path in written:
         print(f"wrote {path}")
+    return {"faces": len(faces), "frames": 1}
 
 
 def render_over(arguments: list[str]) -> None:
@@ -243,14 +296,16 @@ def main(arguments: list[str]) -> int:
     parser = Parser(prog="prn_blender", description="PRN Face Capture.")
     parser.add_argument("command", choices=COMMANDS)
     try:
-        COMMANDS[parser.parse_args(arguments[:1]).command](arguments[1:])
+        status = COMMANDS[parser.parse_args(arguments[:1]).command](arguments[1:])
     except CaptureError as error:
         print(error, file=sys.stderr)
         return error.exit_status
     except OSError as error:
         print(f"Could not write the result: {error.strerror or error}.", file=sys.stderr)
         return 2
-    return 0
+    except KeyboardInterrupt:
+        return 130
+    return status or 0
 
 
 if __name__ == "__main__":

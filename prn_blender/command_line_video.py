@@ -35,8 +35,8 @@ class ProgressLine:
             print(file=sys.stderr)
 
 
-def capture_take(request: argparse.Namespace) -> None:
-    """Raises CaptureError for what is wrong with the request or the video, OSError if a file cannot be written."""
+def capture_take(request: argparse.Namespace) -> int:
+    """The number of frames captured. Raises CaptureError for what is wrong with the request or the video, OSError if a file cannot be written."""
     if request.output.suffix.lower() != ".blend":
         raise CaptureError("A video becomes a .blend file: give the output that ending, and export other formats from it.")
     if request.face == "all":
@@ -104,3 +104,4 @@ def capture_take(request: argparse.Namespace) -> None:
         print(warning)
     for path in written:
         print(f"wrote {path}")
+    return int(performance.seen.sum())
