@@ -203,11 +203,25 @@ def test_the_scene_does_not_know_which_topology(face, stride):
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
     built = build_face(face, np.full((64, 64, 3), 128, np.uint8), bpy.context.scene, stride=stride)
     assert built.mesh["weights_licence"] == "Research only"
+    assert built.mesh["prn_capture"]["topology"] == "prnet" and "expression_weights" not in built.mesh["prn_capture"]
     assert built.openings is None and len(built.collection.objects) == 2
     mesh = built.mesh.data
     assert not mesh.validate() and len(mesh.vertices) == pytest.approx(VERTICES / stride ** 2, rel=0.05)
     normals = np.array([polygon.normal for polygon in mesh.polygons])
     assert (normals[:, 1] < 0).mean() > 0.8     # outwards: a face looks along -Y
+
+
+def test_what_needs_hm08_says_so_and_builds_nothing(face):
+    from types import SimpleNamespace
+    from prn_blender.scene.same_person import add_shapes
+    bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
+    with pytest.raises(CaptureError, match="^The hm08 face loops can be had"):
+        build_face(face, np.full((64, 64, 3), 128, np.uint8), bpy.context.scene, topology="loops")
+    assert not bpy.data.objects and not bpy.data.collections
+    built = build_face(face, np.full((64, 64, 3), 128, np.uint8), bpy.context.scene)
+    with pytest.raises(CaptureError, match="weights of another topology, which ARKit shape keys do not fit"):
+        add_shapes(built.mesh, SimpleNamespace(topology=load_topology()), bpy.context.scene, "take")
+    assert built.mesh.data.shape_keys is None
 
 
 def test_the_command_line_says_what_differs(tmp_path, weights):

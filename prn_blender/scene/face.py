@@ -92,8 +92,10 @@ def mesh_grid(topology: Topology, name: str, stride: int) -> Grid:
     return topology.loops() if name == "loops" else topology.grid(stride)
 
 
-def facts(capture: FaceCapture) -> dict[str, float | list[float]]:
-    """What the panel tells of a face: pixels, degrees, the detector's confidence in 0..1; and the ARKit weights of the photo."""
+def facts(capture: FaceCapture) -> dict[str, float | str | list[float]]:
+    """What the panel tells of a face: pixels, degrees, the detector's confidence in 0..1; its topology's name; and the ARKit
+    weights of the photo, where the network gives them."""
     size = np.ptp(capture.topology.landmarks_of(capture.position_map)[:, :2], axis=0)
-    return {"face_pixels": float(np.sqrt(size.prod())), "yaw": capture.yaw, "pitch": capture.pitch, "roll": capture.roll,
-            "confidence": capture.box.confidence, "expression_weights": capture.expression.tolist()}
+    found = {"face_pixels": float(np.sqrt(size.prod())), "yaw": capture.yaw, "pitch": capture.pitch, "roll": capture.roll,
+             "confidence": capture.box.confidence, "topology": capture.topology.name}
+    return found if capture.expression is None else found | {"expression_weights": capture.expression.tolist()}

@@ -30,6 +30,9 @@ def add_shapes(face: bpy.types.Object, performance: Performance, scene: bpy.type
     photo stays as the key "Photo". Raises CaptureError, before anything is changed, for a mesh that is not a captured one or
     has shape keys already.
     """
+    if face[FACTS].get("topology", performance.topology.name) != performance.topology.name:
+        raise CaptureError(f"'{face.name}' was captured with weights of another topology, which ARKit shape keys do not fit: "
+                           f"capture it with the weights that came with the program.")
     if face.data.shape_keys:
         raise CaptureError(f"'{face.name}' has shape keys already: remove them, or capture the face again.")
     grid = grid_of(face.data, performance.topology)
