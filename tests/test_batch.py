@@ -86,6 +86,34 @@ def test_a_wrong_request_gets_one_sentence(tmp_path, arguments, says):
     refused(capture(*arguments, cwd=tmp_path), 2, says)
 
 
+# ---- workers that die --------------------------------------------------------------------------------------------
+
+FRAIL = f"""
+import json, os, sys
+for line in sys.stdin:
+    job = json.loads(line)
+    if job["input"] == "crash":
+        print("out of luck", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), 9)
+    print("noise", flush=True)
+    print({batch.ANSWER!r} + json.dumps({{"status": "ok", "process": os.getpid()}}), flush=True)
+"""
+
+
+def test_a_worker_that_dies_is_replaced(monkeypatch):
+    monkeypatch.setattr(batch, "worker_command", lambda: [sys.executable, "-c", FRAIL])
+    worker = batch.Worker(1)
+    first = worker.do({"input": "a"})
+    assert first["status"] == "ok" and worker.do({"input": "b"}) == first
+    assert worker.do({"input": "crash"}) == {
+        "status": "failed", "reason": "The worker was ended by signal 9 while it worked on this (it last said: out of luck)."}
+    second = worker.do({"input": "c"})
+    assert second["status"] == "ok" and second["process"] != first["process"]
+    worker.stop()
+    monkeypatch.setattr(batch, "RECYCLED", 1)       # a fresh one for each
+    assert len({worker.do({"input": "d"})["process"] for _ in range(3)}) == 3
+
+
 # ---- runs --------------------------------------------------------------------------------------------------------
 
 
