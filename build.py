@@ -185,6 +185,27 @@ def test(arguments: list[str]) -> int:
     return run(environment_for("test", options.bpy), [str(ROOT / "tests" / "run.py"), *rest])
 
 
+def matrix(arguments: list[str]) -> int:
+    from addon_manifest import package as zips
+    from tests.blender import matrix as blenders
+    parser = argparse.ArgumentParser(prog="build.py matrix", description="Run the suite in every Blender; other arguments go to pytest.")
+    parser.add_argument("--only", choices=(*BPY_VERSIONS, "real"), help="in this one")
+    options, rest = parser.parse_known_args(arguments)
+    results = [blenders.in_wheel(version, environment_for("test", version), rest)
+               for version in BPY_VERSIONS if options.only in (None, version)]
+    if options.only in (None, "real"):
+        chroot = cache_folder() / blenders.SUITE
+        try:
+            blenders.make_chroot(chroot)
+            package(["--platform", "linux-x64", "--python", zips.NEW])
+            archive = ROOT / "dist" / zips.zip_name("linux-x64", zips.NEW)
+            results += blenders.in_real_blender(chroot, archive, environment_for("test"), rest)
+        except blenders.MatrixError as error:
+            raise SetupError(str(error)) from None
+    print(blenders.table(results))
+    return 0 if all(result.passed for result in results) else 1
+
+
 def package(arguments: list[str]) -> int:
     from addon_manifest import package as zips
     parser = argparse.ArgumentParser(prog="build.py package", description="Make the extension's zips, for installing in Blender.")
@@ -251,6 +272,7 @@ COMMANDS = {
     "capture": (capture, "a photograph to a face mesh: build.py capture INPUT [-o OUT] [--preview PNG]"),
     "render-over": (render_over, "an edited texture back over the photo: build.py render-over PHOTO CAPTURE TEXTURE -o PNG"),
     "test": (test, "run the whole test suite: build.py test [--bpy VERSION] [pytest's arguments]"),
+    "matrix": (matrix, "run the suite in every Blender: build.py matrix [--only VERSION|real]"),
     "package": (package, "make the extension's zips: build.py package [--platform PLATFORM|all]"),
     "test-prnet": (test_prnet, "compare resfcn256 with TensorFlow on a real checkpoint (slow; installs TensorFlow)"),
     "evaluate": (evaluate, "measure the shipped weights: build.py evaluate --data FOLDER --json FILE"),

@@ -123,7 +123,7 @@ def capture_still(request: StillRequest, report: Report = lambda stage, fraction
         report("Making the texture", 0.6 + 0.4 * index / len(captures))
         texture, seconds = _textured.get((key, index, request.texture_size), partial(_texture, capture, request.texture_size))
         number = index + 1 if request.face == 0 else request.face
-        stills.append(Still(capture, number, texture, photo, looked.seconds | capture.seconds | {"texture": seconds}))
+        stills.append(Still(capture, number, texture, photo, capture.seconds | looked.seconds | {"texture": seconds}))
     report("Building the face", 1.0)
     return stills
 

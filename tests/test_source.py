@@ -87,10 +87,11 @@ def shown(footage: source.Footage, frame: int) -> int:
     return picture.frame if picture.frame is not None else int(picture.path.stem[-4:]) - 11
 
 
-def compare(scene, frames) -> None:
+def compare(scene, frames, within: int = 0) -> None:
     scene.prn.source = "STRIP"
     footage = source.footage_of(scene, scene.prn)
-    assert [shown(footage, frame) for frame in frames] == [rendered(scene, frame) for frame in frames]
+    np.testing.assert_allclose([shown(footage, frame) for frame in frames], [rendered(scene, frame) for frame in frames],
+                               atol=within)
 
 
 def add_movie(scene, movie, frame=5):
@@ -143,7 +144,8 @@ def test_a_retimed_strip(scene, movie, pictures, add, percent):
     retime(strip, percent)
     end = strip.frame_final_end
     assert end - 5 == pytest.approx(COUNT * 100 / percent, abs=2)
-    compare(scene, [5, 6, 9, (5 + end) // 2, end - 3])
+    # Since 5.0 Blender steps through a retimed strip unevenly: some pictures twice, others not at all.
+    compare(scene, [5, 6, 9, (5 + end) // 2, end - 3], within=int(bpy.app.version >= (5, 0, 0)))
 
 
 def test_a_movie_of_another_rate(scene, movie):
