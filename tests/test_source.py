@@ -141,6 +141,8 @@ def test_hard_trims_and_reversal(scene, movie, pictures, add):
 def test_a_retimed_strip(scene, movie, pictures, add, percent):
     """Twice as fast, half as fast and slower, as the sequencer's retiming does it."""
     strip = add(scene, movie if add is add_movie else pictures)
+    if not hasattr(strip, "retiming_keys"):
+        pytest.skip("this Blender retimes no image strips")
     retime(strip, percent)
     end = strip.frame_final_end
     assert end - 5 == pytest.approx(COUNT * 100 / percent, abs=2)

@@ -130,7 +130,7 @@ def frames_of(strip) -> Callable[[int], int]:
     A strip plays at the rate of movie over scene, or as its two retiming keys say. Blender tells neither rate, but how
     many frames the whole content covers on the timeline.
     """
-    keys = [key.timeline_frame for key in strip.retiming_keys]
+    keys = [key.timeline_frame for key in getattr(strip, "retiming_keys", ())]  # 4.2 has none on image strips
     if len(keys) > 2:
         raise CaptureError(rpt_("The strip's speed changes on the way: remove its retiming keys between the first and the last, "
                                 "or render it to a movie and capture that."))
@@ -177,4 +177,4 @@ def through_speed(strip, speed, source_frame: Callable[[int], int]) -> Callable[
                                 "or render it to a movie and capture that."))
     if versions.is_animated(speed, "speed_factor"):
         raise CaptureError(rpt_("The speed strip's speed is animated: render it to a movie and capture that."))
-    return lambda scene_frame: source_frame(start + nearest((scene_frame - speed.frame_final_start) * factor))
+    return lambda scene_frame: source_frame(start + versions.speed_strip_frame((scene_frame - speed.frame_final_start) * factor))

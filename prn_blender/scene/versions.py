@@ -1,5 +1,7 @@
 """The one file that knows how Blender's versions differ. Reads bpy.app.version, touches nothing."""
 
+import math
+
 import bpy
 
 
@@ -24,6 +26,11 @@ def fcurves_of(action: bpy.types.Action) -> list[bpy.types.FCurve]:
     if hasattr(action, "layers"):
         return [curve for layer in action.layers for strip in layer.strips for bag in strip.channelbags for curve in bag.fcurves]
     return list(action.fcurves)
+
+
+def speed_strip_frame(place: float) -> int:
+    """The frame that a Speed Control strip shows at a place between two: until 4.2 the one before, then the nearest."""
+    return math.floor(place + 0.5 if bpy.app.version >= (4, 3, 0) else place)
 
 
 # How a file name's property tells that it may begin with "//", which 4.5 introduced.
