@@ -208,7 +208,8 @@ class Report:
         if self.live:
             self.bar()
         elif entry["status"] != "skipped":
-            what = entry.get("reason") or f"{entry['faces']} faces, {entry['frames']} frames, {entry['seconds']:.1f} s"
+            counts = ", ".join(f"{entry[name]} {name[:-1] if entry[name] == 1 else name}" for name in ("faces", "frames"))
+            what = entry.get("reason") or f"{counts}, {entry['seconds']:.1f} s"
             print(f"[{self.finished}/{self.count}] {entry['input']}: {what}", flush=True)
 
     def bar(self) -> None:
