@@ -268,6 +268,10 @@ def bench(arguments: list[str]) -> int:
     return run(environment_for("bench"), ["-m", "training.measure_video", *arguments])
 
 
+def bench_blender(arguments: list[str]) -> int:
+    return run(environment_for("capture"), ["-m", "training.measure_playback", *arguments])
+
+
 COMMANDS = {
     "capture": (capture, "a photograph to a face mesh: build.py capture INPUT [-o OUT] [--preview PNG]"),
     "render-over": (render_over, "an edited texture back over the photo: build.py render-over PHOTO CAPTURE TEXTURE -o PNG"),
@@ -278,6 +282,7 @@ COMMANDS = {
     "evaluate": (evaluate, "measure the shipped weights: build.py evaluate --data FOLDER --json FILE"),
     "bench-network": (bench_network, "our network beside PRNet's and MediaPipe: size, work and time in one table"),
     "bench": (bench, "measure videos against MediaPipe: build.py bench --json FILE [--clips FOLDER] [--takes FOLDER]"),
+    "bench-blender": (bench_blender, "building and playing a performance in Blender: build.py bench-blender --json FILE"),
     "train": (train, "train the network, or go on training it: build.py train --faces FOLDER --minutes N"),
     "convert-prnet": (convert_prnet, "PRNet's own weights to a bundle: build.py convert-prnet --checkpoint PREFIX --uv-data DIR -o BUNDLE"),
     "export": (export, "write weights/ from the last training checkpoint"),

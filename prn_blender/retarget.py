@@ -9,6 +9,7 @@ import bpy
 from bpy.props import BoolProperty, CollectionProperty, EnumProperty, FloatProperty, StringProperty
 
 from .prn.arkit import ARKIT_NAMES
+from .next_steps import FACTS
 from .prn.errors import CaptureError
 
 
@@ -20,12 +21,13 @@ class PRN_PG_shape_strength(bpy.types.PropertyGroup):
 
 
 class PRN_OT_retarget(bpy.types.Operator):
-    """Key a captured performance onto the active mesh, whose shape keys carry ARKit names"""
+    """Key a captured performance onto another mesh, whose shape keys carry ARKit names"""
 
     bl_idname = "prn.retarget"
     bl_label = "Retarget Performance"
     bl_options = {"REGISTER", "UNDO"}
 
+    target: StringProperty(name="Target", description="Mesh to animate; none is the active one")
     expression: StringProperty(name="Expression", description="The capture's action with the ARKit weights")
     head: StringProperty(name="Head Motion", description="The capture's action with the head's motion; none leaves it out")
     head_target: StringProperty(name="Head Object", description="Object or armature that takes the head's motion")
@@ -37,12 +39,15 @@ class PRN_OT_retarget(bpy.types.Operator):
     ])
     shapes: CollectionProperty(type=PRN_PG_shape_strength, name="Shapes", description="Each shape's part in it")
 
-    @classmethod
-    def poll(cls, context):
-        target = context.active_object
-        return target is not None and target.type == "MESH"
-
     def invoke(self, context, event):
+        from .scene.retarget import arkit_keys
+
+        # A character chosen together with the capture, or the only other one there is.
+        characters = [piece for piece in (*context.selected_objects, *context.scene.objects)
+                      if piece.type == "MESH" and FACTS not in piece and arkit_keys(piece)
+                      and not (piece.parent and FACTS in piece.parent)]
+        if not self.target and characters:
+            self.target = characters[0].name
         if not self.expression:
             self.expression = next((action.name for action in bpy.data.actions if action.name.endswith(" ARKit")), "")
         if not self.shapes:
@@ -53,6 +58,7 @@ class PRN_OT_retarget(bpy.types.Operator):
     def draw(self, context):
         layout = self.layout
         layout.use_property_split = True
+        layout.prop_search(self, "target", context.scene, "objects")
         layout.prop_search(self, "expression", bpy.data, "actions")
         layout.prop(self, "multiplier")
         layout.prop_search(self, "head", bpy.data, "actions")
@@ -73,8 +79,11 @@ class PRN_OT_retarget(bpy.types.Operator):
     def execute(self, context):
         from .scene.retarget import retarget
 
-        target, expression, head = context.active_object, bpy.data.actions.get(self.expression), bpy.data.actions.get(self.head)
+        target = bpy.data.objects.get(self.target) if self.target else context.active_object
+        expression, head = bpy.data.actions.get(self.expression), bpy.data.actions.get(self.head)
         try:
+            if target is None or target.type != "MESH":
+                raise CaptureError(f"'{self.target}' is no mesh to animate: choose a mesh with ARKit shape keys.")
             if expression is None:
                 raise CaptureError(f"There is no action '{self.expression}': choose the capture's ARKit action.")
             if self.head and head is None:

@@ -29,6 +29,7 @@ from .video import Video, open_video
 BRIDGED = 0.5               # seconds: gaps up to this are interpolated, longer ones are left out
 CELLS = GRID * GRID
 RESIDUAL = 32               # what the shapes lack is low-passed, so that a map of 32x32 holds all of it
+_BLOCK = 16                 # frames whose vertices are computed together
 _DETAILS, _SAMPLED = 24, 600    # of it so many principal directions are kept, found on so many frames
 _ROUNDS = 3                 # of solving for the identity and for the expressions in turn
 _WORTH = 40.0               # a take's frames err together: however many, they count as these few against the identity's prior
@@ -121,13 +122,14 @@ class VertexFrames:
 
     def __init__(self, performance: Performance, sample: Callable[[np.ndarray], np.ndarray]) -> None:
         self.performance = performance
-        self.neutral = sample(performance.neutral)
+        self.neutral = sample(performance.neutral).astype(np.float32)
         offsets = [sample(performance.neutral + performance.shape_map(number)) - self.neutral
                    for number in range(len(ARKIT_NAMES))]
         self.shapes = np.stack(offsets)  # (52, V, 3)
         offsets += [sample(performance.neutral + _resized(shape, SIZE)) - self.neutral
                     for shape in performance.detail_shapes]
         self._flat = np.stack(offsets).reshape(len(offsets), -1).astype(np.float32)
+        self._first, self._block = -_BLOCK, self.shapes[:0]
 
     def __len__(self) -> int:
         return len(self.performance)
@@ -135,8 +137,13 @@ class VertexFrames:
     def __getitem__(self, frame: int) -> np.ndarray:
         if not 0 <= frame < len(self):
             raise IndexError(frame)
-        weights = np.concatenate([self.performance.weights[frame], self.performance.details[frame]])
-        return self.neutral + (weights.astype(np.float32) @ self._flat).reshape(-1, 3)
+        if not self._first <= frame < self._first + _BLOCK:
+            # Frames are mostly asked for in order, and a matrix product over some of them costs little more than for one.
+            self._first = frame - frame % _BLOCK
+            part = slice(self._first, self._first + _BLOCK)
+            weights = np.concatenate([self.performance.weights[part], self.performance.details[part]], 1).astype(np.float32)
+            self._block = (weights @ self._flat).reshape(len(weights), -1, 3) + self.neutral
+        return self._block[frame - self._first]
 
 
 def _resized(small: np.ndarray, size: int) -> np.ndarray:

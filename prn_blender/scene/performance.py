@@ -109,9 +109,10 @@ def performance_steps(performance: Performance, texture: np.ndarray | bytes, sce
     expression = expression_action(performance, frames, name)
     for title, piece, sample in (("Face", grid, grid.sample),
                                  ("Eyes and Mouth", openings, lambda head: opening_vertices(head, maps))):
-        vertices = performance.vertices(sample)
+        # In Blender's axes from the beginning: turning the shapes once is cheaper than turning every frame.
+        vertices = performance.vertices(lambda head, sample=sample: to_blender(sample(head)))
         yield
-        placed = bpy.data.objects.new(title, build_mesh(title, to_blender(vertices.neutral), piece.quads, piece.uvs))
+        placed = bpy.data.objects.new(title, build_mesh(title, vertices.neutral, piece.quads, piece.uvs))
         placed.data.materials.append(material)
         collection.objects.link(placed)
         if way == "pc2":
@@ -188,7 +189,7 @@ def add_arkit_keys(face: bpy.types.Object, vertices: VertexFrames) -> None:
     face.shape_key_add(name="Basis", from_mix=False)
     for number, shape in enumerate(ARKIT_NAMES):
         block = face.shape_key_add(name=shape, from_mix=False)
-        moved = to_blender(vertices.neutral + vertices.shapes[number])
+        moved = vertices.neutral + vertices.shapes[number]
         block.data.foreach_set("co", np.ascontiguousarray(moved, np.float32).ravel())
 
 
@@ -197,7 +198,7 @@ def add_frame_keys(face: bpy.types.Object, vertices: VertexFrames, frames: np.nd
     face.shape_key_add(name="Basis", from_mix=False)
     for number in range(len(vertices)):
         block = face.shape_key_add(name=f"Frame {number + 1:04d}", from_mix=False)
-        block.data.foreach_set("co", np.ascontiguousarray(to_blender(vertices[number]), np.float32).ravel())
+        block.data.foreach_set("co", np.ascontiguousarray(vertices[number], np.float32).ravel())
         yield
     keys = face.data.shape_keys
     action = bpy.data.actions.new(f"{face.name} Frames")
@@ -227,7 +228,7 @@ def write_pc2(path: Path, vertices: VertexFrames) -> Iterator[None]:
             count = len(vertices.neutral)
             file.write(struct.pack("<12siiffi", b"POINTCACHE2\0", 1, count, 0.0, 1.0, len(vertices)))
             for number in range(len(vertices)):
-                file.write(np.ascontiguousarray(to_blender(vertices[number]), "<f4").tobytes())
+                file.write(np.ascontiguousarray(vertices[number], "<f4").tobytes())
                 yield
         os.chmod(unfinished, 0o644)
         os.replace(unfinished, path)
