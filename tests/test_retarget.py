@@ -30,7 +30,7 @@ def character(names, title: str = "Character") -> bpy.types.Object:
     placed = bpy.data.objects.new(title, mesh)
     bpy.context.scene.collection.objects.link(placed)
     for name in ("Basis", *names):
-        placed.shape_key_add(name=name, from_mix=False)
+        placed.shape_key_add(name=name, from_mix=False).value = 0.0  # Blender 5.0 begins at 1
     return placed
 
 

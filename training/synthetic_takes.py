@@ -11,32 +11,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from prn_blender.prn.arkit import ARKIT_NAMES
 from training.cache import default_cache
 from training.hm08 import Hm08, fetch_sources
 from training.kit import Kit
 from training.photographs import Photographs
 from training.renderer import PIXELS, Renderer
 from training.synthetic import Heads, rotation_of
+from training.talk import FPS, talk
 
-FPS, FRAMES, WIDTH, HEIGHT = 30.0, 240, 640, 360
+FRAMES, WIDTH, HEIGHT = 240, 640, 360
 SEED = 20261123                 # far from the training pictures' [7, shard]
-# Mouth shapes of speech as ARKit weights, roughly: open vowels, rounded ones, closed lips, teeth on lip, wide ones.
-VISEMES = [
-    {"jawOpen": 0.55, "mouthLowerDownLeft": 0.3, "mouthLowerDownRight": 0.3},
-    {"jawOpen": 0.3, "mouthFunnel": 0.6},
-    {"mouthPucker": 0.7, "jawOpen": 0.1},
-    {"mouthPressLeft": 0.4, "mouthPressRight": 0.4, "mouthRollLower": 0.2, "mouthRollUpper": 0.2},
-    {"jawOpen": 0.12, "mouthRollLower": 0.4, "mouthUpperUpLeft": 0.3, "mouthUpperUpRight": 0.3},
-    {"jawOpen": 0.2, "mouthStretchLeft": 0.5, "mouthStretchRight": 0.5},
-    {"jawOpen": 0.25, "mouthSmileLeft": 0.5, "mouthSmileRight": 0.5},
-    {},
-]
-MOODS = [{"mouthSmileLeft": 0.6, "mouthSmileRight": 0.6, "cheekSquintLeft": 0.4, "cheekSquintRight": 0.4},
-         {"browInnerUp": 0.8, "browOuterUpLeft": 0.5, "browOuterUpRight": 0.5},
-         {"browDownLeft": 0.7, "browDownRight": 0.7, "noseSneerLeft": 0.2, "noseSneerRight": 0.2}, {}]
-
-
 class Studio(Renderer):
     """White light from above and one side, nothing over the face: what is measured is the face, not what hides it."""
 
@@ -49,36 +33,10 @@ class Studio(Renderer):
         pass
 
 
-def put(weights: np.ndarray, shapes: dict[str, float], envelope: np.ndarray) -> None:
-    """Adds shapes over time: weights (N, 52), envelope (N,) 0..1."""
-    for name, value in shapes.items():
-        column = ARKIT_NAMES.index(name)
-        weights[:, column] = np.maximum(weights[:, column], value * envelope)
-
-
-def performance(rng: np.random.Generator) -> tuple[np.ndarray, list[int]]:
-    """(FRAMES, 52) weights of somebody who talks, feels and blinks, and the frames of the blinks; starts at rest."""
-    weights, step = np.zeros((FRAMES, 52)), np.arange(FRAMES)
-    at = 20.0
-    while at < FRAMES - 10:
-        length = rng.uniform(5, 9)      # frames from one sound to the next
-        bump = np.clip(1 - np.abs(step - at) / length, 0, 1)
-        put(weights, VISEMES[rng.integers(len(VISEMES))], bump * bump * (3 - 2 * bump) * rng.uniform(0.6, 1))
-        at += length
-    for start in range(40, FRAMES, 60):
-        hold = 1 / (1 + np.exp(-(step - start) / 3)) * 1 / (1 + np.exp((step - start - 35) / 3))
-        put(weights, MOODS[rng.integers(len(MOODS))], hold * rng.uniform(0.6, 1))
-    blinks = list(range(int(rng.integers(25, 45)), FRAMES - 5, 47))
-    for blink in blinks:                # three frames to close, four to open
-        lids = np.where(step <= blink, 1 - (blink - step) / 3, 1 - (step - blink - 1) / 4).clip(0, 1)
-        put(weights, {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0}, lids)
-    return weights, blinks
-
-
 def render(heads: Heads, number: int, out: Path) -> None:
     """One clip and its truth."""
     rng = np.random.default_rng([SEED, number])
-    weights, blinks = performance(rng)
+    weights, blinks = talk(rng, FRAMES)
     person = rng.normal(0, 0.8, 120)
     step = np.arange(FRAMES)
     phase = rng.uniform(0, 2 * np.pi, 3)

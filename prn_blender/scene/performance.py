@@ -189,6 +189,7 @@ def add_arkit_keys(face: bpy.types.Object, vertices: VertexFrames) -> None:
     face.shape_key_add(name="Basis", from_mix=False)
     for number, shape in enumerate(ARKIT_NAMES):
         block = face.shape_key_add(name=shape, from_mix=False)
+        block.value = 0.0  # Blender 5.0 begins at 1
         moved = vertices.neutral + vertices.shapes[number]
         block.data.foreach_set("co", np.ascontiguousarray(moved, np.float32).ravel())
 
