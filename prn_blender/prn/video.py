@@ -100,9 +100,11 @@ def _quiet_decoder() -> Iterator[None]:
     name = "OPENCV_FFMPEG_LOGLEVEL"
     kept = os.environ.get(name)
     os.environ[name] = kept or "-8"
+    level = cv2.setLogLevel(0)
     try:
         yield
     finally:
+        cv2.setLogLevel(level)
         if kept is None:
             del os.environ[name]
 
