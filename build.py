@@ -248,6 +248,10 @@ def train(arguments: list[str]) -> int:
     return run(environment_for("train"), ["-m", "training.train", *arguments])
 
 
+def measure(arguments: list[str]) -> int:
+    return run(environment_for("train"), ["-m", "training.measure", *arguments])
+
+
 def export(arguments: list[str]) -> int:
     return run(environment_for("train"), ["-m", "training.export", *arguments])
 
@@ -283,6 +287,7 @@ COMMANDS = {
     "bench-network": (bench_network, "our network beside PRNet's and MediaPipe: size, work and time in one table"),
     "bench": (bench, "measure videos against MediaPipe: build.py bench --json FILE [--clips FOLDER] [--takes FOLDER]"),
     "bench-blender": (bench_blender, "building and playing a performance in Blender: build.py bench-blender --json FILE"),
+    "measure": (measure, "measure depth, expression, robustness and fairness: build.py measure --faces FOLDER --data FOLDER"),
     "train": (train, "train the network, or go on training it: build.py train --faces FOLDER --minutes N"),
     "convert-prnet": (convert_prnet, "PRNet's own weights to a bundle: build.py convert-prnet --checkpoint PREFIX --uv-data DIR -o BUNDLE"),
     "export": (export, "write weights/ from the last training checkpoint"),

@@ -89,7 +89,7 @@ def crop_transform(rng: np.random.Generator, points: np.ndarray, size: int, side
     turned = points @ rotation.T
     low, high = turned.min(0), turned.max(0)
     box = np.sqrt(np.prod(high - low))
-    side = side_per_box * box * np.exp(rng.normal(0, 0.09))
-    centre = (low + high) / 2 + rng.normal(0, 0.05, 2) * box
+    side = side_per_box * box * np.exp(rng.normal(0, 0.10))
+    centre = (low + high) / 2 + rng.normal(0, 0.06, 2) * box
     scale = size / side
     return np.concatenate([rotation * scale, ((size - 1) / 2 - scale * centre)[:, None]], 1)

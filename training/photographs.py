@@ -11,14 +11,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from prn_blender.prn.arkit import ARKIT_NAMES
+from prn_blender.prn.arkit import ARKIT_NAMES, MIRRORED
 from prn_blender.prn.crop import SIDE_PER_LANDMARK_BOX
 from training.augment import crop_transform, degrade, occlude
 from training.face_kit import IBUG_FROM_MEDIAPIPE
 
 PIXELS = 224
-_SWAPPED = np.array([ARKIT_NAMES.index(name.replace("Left", "*").replace("Right", "Left").replace("*", "Right"))
-                     for name in ARKIT_NAMES])
+# MediaPipe's points along the jaw, from the person's left ear over the chin to the right one.
+JAW = (288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136, 172, 58)
+FRONTAL = 20.0                  # degrees: up to here the jaw that one sees is the jaw that the labels mean
+_SWAPPED = np.array(MIRRORED)
 
 
 class Photographs:
@@ -33,7 +35,8 @@ class Photographs:
         self.usable = np.flatnonzero(usable)
         self.mirror = mirror
         self.expression, self.expression_weight = self._scores(folder, len(labels["names"]))
-        self.trust = self._trust()
+        self.trust, self.frontal, believed = self._trust()
+        self.expression_weight *= believed[:, None]         # the scorer calls many a profile's shut mouth open
         self.expressive = self._expressive()
         self.groups = {name: labels[name][self.chosen] for name in ("age", "gender", "race")}
 
@@ -68,17 +71,19 @@ class Photographs:
         return targets[self.chosen], weights[self.chosen]
 
     def _expressive(self) -> np.ndarray:
-        """Indices of photographs with an open mouth or a narrow eye: what a network sees too little of by chance."""
+        """Indices of photographs with a wide open mouth or a shut eye: what a network sees too little of by chance."""
         def apart(a: int, b: int) -> np.ndarray:
             return np.linalg.norm(self.points[:, a] - self.points[:, b], axis=1)
         mouth = apart(13, 14) / apart(61, 291)
         eyes = np.minimum(apart(159, 145) / apart(33, 133), apart(386, 374) / apart(362, 263))
-        return np.flatnonzero((mouth > 0.18) | (eyes < 0.14))
+        return np.flatnonzero((mouth > 0.30) | (eyes < 0.11))
 
-    def _trust(self) -> np.ndarray:
+    def _trust(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(N, 478) how far each point is to be believed: not on the far side of a turned head, where MediaPipe guesses.
 
         There it draws the hidden cheek into view, and a network that believed it would never turn a head far enough.
+        And (N,) how far the face looks into the camera, 0..1, so that its outline is the jaw; and (N,) how far it is to be
+        believed at all.
         """
         faces = self.points - self.points.mean(1, keepdims=True)
         mean = faces[:2000].mean(0)
@@ -94,13 +99,17 @@ class Photographs:
         facing = -np.einsum("nb,kb->nk", rotation[:, 2], outwards)
         turned = np.degrees(np.arcsin(np.clip(np.abs(rotation[:, 0, 2]), 0, 1)))
         believed = np.clip((50 - turned) / 20, 0.15, 1)
-        return (np.clip((facing - 0.2) / 0.3, 0, 1) * believed[:, None]).astype(np.float32)
+        away = np.degrees(np.arccos(np.clip(rotation[:, 2, 2], -1, 1)))
+        frontal = np.clip((FRONTAL - away) / 8, 0, 1)
+        return (np.clip((facing - 0.2) / 0.3, 0, 1) * believed[:, None]).astype(np.float32), frontal.astype(np.float32), \
+            believed.astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.chosen)
 
     def sample(self, rng: np.random.Generator, index: int, size: int, augment: bool = True):
-        """One crop: image (size, size, 3) uint8, points (K, 4) in crop units with their trust, ARKit targets and weights (52,)."""
+        """One crop: image (size, size, 3) uint8, points (K, 4) in crop units with their trust, the jaw's outline (J, 3) in
+        crop units with its trust, ARKit targets and weights (52,)."""
         picture, points = self.pixels[self.chosen[index]], self.points[index]
         expression, weight, trust = self.expression[index], self.expression_weight[index], self.trust[index]
         if augment and rng.random() < 0.5:
@@ -123,11 +132,13 @@ class Photographs:
                 image = occlude(rng, image, cv2.resize(other, (size, size)))
             image = degrade(rng, image)
         scale = np.sqrt(abs(np.linalg.det(transform[:, :2])))
+        flat = (points[:, :2] @ transform[:, :2].T + transform[:, 2] + 0.5) / size - 0.5
+        jaw = np.column_stack([flat[list(JAW)], np.full(len(JAW), self.frontal[index])]).astype(np.float32)
         placed = np.empty((len(self.usable), 4), np.float32)
-        placed[:, :2] = (points[self.usable, :2] @ transform[:, :2].T + transform[:, 2] + 0.5) / size - 0.5
+        placed[:, :2] = flat[self.usable]
         placed[:, 2] = points[self.usable, 2] * scale / size
         placed[:, 3] = trust[self.usable]
-        return image, placed, expression, weight
+        return image, placed, jaw, expression, weight
 
     def batch(self, rng: np.random.Generator, count: int, size: int) -> tuple[np.ndarray, ...]:
         """`count` random augmented crops, stacked; every third one is drawn from the expressive photographs."""

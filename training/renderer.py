@@ -218,10 +218,12 @@ class Renderer:
                 thing.release()
 
     def draw(self, rng: np.random.Generator, shape: np.ndarray, rotation: np.ndarray, translation: np.ndarray,
-             focal: float, centre: np.ndarray, skin: np.ndarray, background: np.ndarray) -> np.ndarray:
+             focal: float, centre: np.ndarray, skin: np.ndarray, background: np.ndarray,
+             wear: str | None = None) -> np.ndarray:
         """One picture (PIXELS, PIXELS, 3) uint8 RGB of a head (V, 3) in the head frame, random in light and dress.
 
         skin: (256, 256, 3) texture on the UV layout. background: (PIXELS, PIXELS, 3).
+        wear: "glasses" or "beard", put on besides what chance gives.
         """
         program = self.program
         for name, value in (("rotation", rotation.T.astype("f4").tobytes()), ("translation", translation.astype("f4")),
@@ -247,7 +249,7 @@ class Renderer:
         program["pupil"] = float(rng.uniform(0.15, 0.3))
         eye_normals = self._normals(shape, self.eyes)
         self._draw(2, shape, eye_normals, self.layout_uv, paint, self.local, self.eyes, None)
-        self._dress(rng, shape)
+        self._dress(rng, shape, wear)
         self.context.copy_framebuffer(self.resolved, self.target)
         drawn = np.frombuffer(self.resolved.read(components=4), np.uint8).reshape(PIXELS, PIXELS, 4)
         share = drawn[..., 3:].astype(np.uint16)
@@ -268,7 +270,7 @@ class Renderer:
         self.program["lights"].write(np.array(lights, "f4").tobytes())
         self.program["light_colours"].write(np.array(colours, "f4").tobytes())
 
-    def _dress(self, rng: np.random.Generator, shape: np.ndarray) -> None:
+    def _dress(self, rng: np.random.Generator, shape: np.ndarray, wear: str | None) -> None:
         """Hair on most heads; now and then a beard, glasses, a hat."""
         parts: list[Part] = []
         if rng.random() < 0.87:
@@ -280,6 +282,8 @@ class Renderer:
         for name, part in self.extras:
             if rng.random() < (0.14 if name == "glasses" else 0.02):
                 parts.append(part)
+        if wear is not None:
+            parts.append({"beard": self.beards[0], **dict(self.extras)}[wear])
         hair_tone = np.exp(rng.normal(-0.2, 0.5)) * np.exp(rng.normal(0, 0.15, 3))
         self.program["shine"] = 0.1
         self.context.enable(moderngl.BLEND)

@@ -1,7 +1,7 @@
 """Skins for rendered heads: calm frontal photographs unwrapped onto the position map's UV layout.
 
 Real skin, brows, beards and make-up on heads whose shape, pose and expression are known exactly. Texture only: the
-labels of a rendered head come from its geometry. Written once to `<cache>/skins.npy`, (N, 256, 256, 3) uint8 RGB.
+labels of a rendered head come from its geometry. Written once, (N, 256, 256, 3) uint8 RGB.
 """
 from __future__ import annotations
 
@@ -48,9 +48,8 @@ def fill(image: np.ndarray, known: np.ndarray) -> np.ndarray:
     return result
 
 
-def make_skins(kit: Kit, photographs: Photographs, cache: Path) -> Path:
-    """Unwrap up to MOST calm photographs; the path of the array."""
-    path = cache / "skins.npy"
+def make_skins(kit: Kit, photographs: Photographs, path: Path) -> Path:
+    """Unwrap up to MOST calm photographs; the given path, where they are then."""
     if path.exists():
         return path
     chosen = calm(photographs)

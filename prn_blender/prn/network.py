@@ -1,7 +1,8 @@
 """The network: one face crop in, a UV position map and 52 ARKit weights out. Only this module and `resfcn256` import torch.
 
-Encoder-decoder after Feng et al. (ECCV 2018), smaller and posed differently: it regresses the offset from the mean
-position map, with a linear output, so that points outside the crop can be reached. A capture does not need this
+After Feng et al. (ECCV 2018), lighter and posed differently: it regresses the offset from the mean position map, with a
+linear output, so that points outside the crop can be reached, and instead of deconvolutions it mixes learned UV
+images: every coordinate of the map is a weighted sum of the same few smooth images. A capture does not need this
 module: it runs the exported ONNX graph (`engine.py`).
 """
 from __future__ import annotations
@@ -15,7 +16,8 @@ from .position_map import SIZE, Topology
 from .resfcn256 import ResFcn256
 
 INPUT_SIZE = 128
-DECODER_SIZE = 64       # the map is decoded at this size; it is smooth, so the rest is interpolation
+DECODER_SIZE = 64       # the map is mixed at this size; it is smooth, so the rest is interpolation
+IMAGES = 160            # learned UV images that every coordinate is mixed from
 
 
 # Where the mean head lies in its crop, metres in the head frame: the crop's side and its centre's height. Constants of the
@@ -46,17 +48,6 @@ class Residual(nn.Module):
         return F.relu(x + self.second(self.first(x)), inplace=True)
 
 
-class Upsampled(nn.Module):
-    """Twice the size: resize, then convolve; transposed convolutions would leave a grid pattern in the surface."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.convolution = convolution(inputs, outputs)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.convolution(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False))
-
-
 class PositionMapNetwork(nn.Module):
     """`prn`: crops (N, 3, 128, 128) RGB 0..1 -> position maps (N, 3, 256, 256) in crop units, ARKit logits (N, 52).
 
@@ -67,35 +58,42 @@ class PositionMapNetwork(nn.Module):
         super().__init__()
         self.encoder = nn.Sequential(
             convolution(3, 16, stride=2),                       # 64
-            convolution(16, 48, stride=2), Residual(48),        # 32
+            convolution(16, 48, stride=2),                      # 32
             convolution(48, 96, stride=2), Residual(96),        # 16
-            convolution(96, 192, stride=2), Residual(192), Residual(192),   # 8
+            convolution(96, 192, stride=2), Residual(192),      # 8
             convolution(192, 256, stride=2), Residual(256))     # 4
         # The image and the map share no coordinates, so everything passes through one vector of the whole face.
         self.code = convolution_to_vector(256, code)
-        self.spread = nn.Sequential(nn.Conv2d(code, 16 * 256, 1, bias=False), nn.PixelShuffle(4),
-                                    nn.BatchNorm2d(256), nn.ReLU(inplace=True))
-        self.decoder = nn.Sequential(
-            Upsampled(256, 128), Residual(128),                 # 8
-            Upsampled(128, 64), Residual(64),                   # 16
-            Upsampled(64, 40),                                  # 32
-            Upsampled(40, 24))                                  # 64
-        self.head = nn.Conv2d(24, 3, 3, 1, 1)
-        self.expression = nn.Sequential(nn.Conv2d(code, 128, 1), nn.ReLU(inplace=True), nn.Conv2d(128, 52, 1))
-        nn.init.normal_(self.head.weight, std=1e-3)
-        nn.init.zeros_(self.head.bias)
+        # Position maps of heads in any pose are sums of few smooth images (linear shape space times affine camera), so
+        # mixing them loses nothing, costs a hundredth of a convolutional decoder, and leaves no grid in the surface.
+        self.mixture = nn.Linear(code, 3 * IMAGES)
+        self.images = nn.Parameter(cosines(IMAGES))
+        self.expression = nn.Sequential(nn.Linear(code, 128), nn.ReLU(inplace=True), nn.Linear(128, 52))
+        nn.init.normal_(self.mixture.weight, std=1e-3)
+        nn.init.zeros_(self.mixture.bias)
         # Not a weight: it follows from the topology.
         self.register_buffer("mean", torch.from_numpy(np.ascontiguousarray(mean.transpose(2, 0, 1)))[None], persistent=False)
         self.register_buffer("enlarging", bicubic(SIZE), persistent=False)
 
-    def offsets(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Offsets from the mean at the decoder's size (N, 3, 64, 64), and ARKit logits (N, 52)."""
-        code = self.code(self.encoder(images))
-        return self.head(self.decoder(self.spread(code))), self.expression(code).flatten(1)
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """Crops (N, 3, 128, 128) to codes (N, code)."""
+        return self.code(self.encoder(images)).flatten(1)
+
+    def decode(self, code: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Codes to offsets from the mean at the decoder's size (N, 3, 64, 64), and ARKit logits (N, 52)."""
+        mixed = self.mixture(code).reshape(-1, 3, IMAGES) @ self.images.flatten(1)
+        return mixed.reshape(-1, 3, DECODER_SIZE, DECODER_SIZE), self.expression(code)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        offsets, logits = self.offsets(images)
+        offsets, logits = self.decode(self.encode(images))
         return self.mean + enlarged(offsets, self.enlarging), logits
+
+
+def cosines(count: int) -> torch.Tensor:
+    """(count, 64, 64) the lowest two-dimensional cosines: smooth images to begin with."""
+    waves = torch.cos(torch.pi * torch.arange(DECODER_SIZE)[:, None] * (torch.arange(DECODER_SIZE) + 0.5) / DECODER_SIZE)
+    pairs = sorted(((i, j) for i in range(32) for j in range(32)), key=lambda pair: pair[0] ** 2 + pair[1] ** 2)
+    return torch.stack([waves[i][:, None] * waves[j] for i, j in pairs[:count]])
 
 
 def bicubic(size: int) -> torch.Tensor:

