@@ -90,10 +90,10 @@ class PositionMapNetwork(nn.Module):
 
 
 def cosines(count: int) -> torch.Tensor:
-    """(count, 64, 64) the lowest two-dimensional cosines: smooth images to begin with."""
+    """(count, 64, 64) the lowest two-dimensional cosines, the finer the fainter: smooth images to begin with."""
     waves = torch.cos(torch.pi * torch.arange(DECODER_SIZE)[:, None] * (torch.arange(DECODER_SIZE) + 0.5) / DECODER_SIZE)
     pairs = sorted(((i, j) for i in range(32) for j in range(32)), key=lambda pair: pair[0] ** 2 + pair[1] ** 2)
-    return torch.stack([waves[i][:, None] * waves[j] for i, j in pairs[:count]])
+    return torch.stack([waves[i][:, None] * waves[j] * 0.1 / (1 + (i * i + j * j) / 4) for i, j in pairs[:count]])
 
 
 def bicubic(size: int) -> torch.Tensor:
