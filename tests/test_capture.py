@@ -10,6 +10,7 @@ import pytest
 
 from bundles import write_constant_bundle
 from prn_blender.prn import ARKIT_NAMES, CaptureError, NoFaceError, OnnxEngine, capture_image, load_bundle
+from prn_blender.prn.arkit import MIRRORED
 from prn_blender.prn.capture import angles
 from prn_blender.prn.face_fit import load_shape_space
 from prn_blender.prn.image_io import load_image
@@ -28,7 +29,19 @@ def turned(yaw: float, pitch: float, roll: float) -> np.ndarray:
 
 
 def engine_for(folder: Path, position_map: np.ndarray, expression: np.ndarray | None = None) -> OnnxEngine:
-    return OnnxEngine(load_bundle(write_constant_bundle(folder, position_map, expression)), threads=1)
+    """A network that sees this face in every crop, and its mirror image in the mirrored half of the batch."""
+    engine = OnnxEngine(load_bundle(write_constant_bundle(folder, position_map, expression)), threads=1)
+    constant = engine.run
+
+    def run(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        maps, expressions = (part.copy() for part in constant(crops))
+        half = len(crops) // 2
+        maps[half:] = maps[half:, :, ::-1] * np.float32([-1, 1, 1])
+        expressions[half:] = expressions[half:, list(MIRRORED)]
+        return maps, expressions
+
+    engine.run = run
+    return engine
 
 
 def mean_seen(rotation: np.ndarray) -> np.ndarray:
