@@ -50,6 +50,8 @@ def look_again(context) -> None:
     """Looks at a source that was just chosen, where there is a window to show it in."""
     global _found
     _found = None
+    if _job:
+        _job.cancel()
     from .scene.source import missing
 
     settings = context.scene.prn
@@ -110,6 +112,8 @@ class PRN_OT_find_faces(bpy.types.Operator):
             return self.end(context)
         if event.type != "TIMER" or not job.finished:
             return {"PASS_THROUGH"}
+        if not _found.looking:  # Blender needs a second look at a panel that has grown, to put what is below it in its place
+            return self.end(context)
         if isinstance(job.error, CaptureError):
             _found.problem = str(job.error)
         elif job.error:
@@ -118,7 +122,9 @@ class PRN_OT_find_faces(bpy.types.Operator):
             _found.problem = rpt_("The picture could not be searched for faces.")
         else:
             show(*job.result)
-        return self.end(context)
+        _found.looking = False
+        redraw(context)
+        return {"PASS_THROUGH"}
 
     def end(self, context):
         global _job

@@ -57,12 +57,11 @@ def draw_status(header, context) -> None:
 
 
 def redraw(context) -> None:
-    """The panel and the status bar of every window."""
+    """The panel in every window, and not the view beside it: a heavy scene takes long to draw."""
     for window in context.window_manager.windows:
         for area in window.screen.areas:
             for region in area.regions:
-                # Not the view itself: a heavy scene takes long to draw.
-                if area.type == "STATUSBAR" or area.type == "VIEW_3D" and region.type == "UI":
+                if area.type == "VIEW_3D" and region.type == "UI":
                     region.tag_redraw()
 
 
@@ -121,6 +120,7 @@ class JobOperator:
         if shown != self._shown:
             self._shown = shown
             redraw(context)
+            context.workspace.status_text_set(draw_status)  # the status bar is no area that could be tagged
         if not job.finished:
             return go_on
         if job.error is not None:

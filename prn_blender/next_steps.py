@@ -10,6 +10,8 @@ from bpy.app.translations import pgettext_rpt as rpt_
 from bpy.props import EnumProperty, StringProperty
 from bpy_extras.io_utils import ExportHelper
 
+from .prn.errors import CaptureError
+
 FACTS = "prn_capture"  # as in scene/face.py, which may not be imported before the dependencies are known to be there
 FORMATS = (("GLB", ".glb", "glTF", "One file with mesh and texture, for games and the web"),
            ("FBX", ".fbx", "FBX", "One file with mesh and texture, for most other programs"),
@@ -99,6 +101,9 @@ class PRN_OT_export_face(FaceOperator, bpy.types.Operator, ExportHelper):
         selected, active = list(context.selected_objects), context.view_layer.objects.active
         try:
             written = export(path, [captured_face(context)])
+        except CaptureError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
         except (OSError, RuntimeError) as error:
             self.report({"ERROR"}, rpt_("'{name}' could not be written ({reason}): choose another folder or format.").format(
                 name=path.name, reason=str(error).strip().splitlines()[-1]))

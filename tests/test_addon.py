@@ -1,6 +1,7 @@
 """The add-on: registers, unregisters, captures through its operators, and turns mistakes into reports. Needs bpy."""
 
 import inspect
+import os
 import subprocess
 import sys
 import threading
@@ -19,6 +20,8 @@ from prn_blender.prn.errors import CaptureError
 from prn_blender.prn.position_map import load_topology
 
 ROOT = Path(__file__).resolve().parent.parent
+# Blender's own executable is no Python that could import bpy.
+needs_interpreter = pytest.mark.skipif("PRN_INSIDE_BLENDER" in os.environ, reason="starts a Python with the bpy module")
 
 
 @pytest.fixture
@@ -284,7 +287,7 @@ def test_preferences_tell_the_engines_and_the_weights_state(addon, tmp_path):
     fine, text = weights_status(addon)
     assert not fine and "missing" in text
     refused(lambda: bpy.ops.prn.capture_image(filepath=str(PORTRAIT)), "missing")
-    addon.engine, addon.device = "TORCH", "CPU"
+    addon.engine, addon.device = "TORCH", "CPU"  # which is not in Blender's own Python: then the status says so
     assert "PyTorch" in engine_status(addon)[1] and engine_choice(bpy.context).kind == "torch"
 
 
@@ -324,6 +327,7 @@ def test_a_broken_dependency_is_told_and_nothing_else_happens(broken, settings):
     assert dependencies.known_problem() == problem
 
 
+@needs_interpreter
 def test_registering_needs_nothing_but_bpy():
     """With none of the wheels there, not even NumPy, the add-on registers, and its panel's code can be run."""
     code = ("import sys; sys.path.insert(0, sys.argv[1])\n"
@@ -374,6 +378,7 @@ def test_blenders_command_line_has_the_same_options(addon, tmp_path, capfd):
     assert ended.value.code == 0
 
 
+@needs_interpreter
 def test_the_package_is_a_library_without_bpy():
     code = ("import sys; sys.modules['bpy'] = None; sys.path.insert(0, sys.argv[1]); import prn_blender.prn; "
             "from prn_blender.prn import capture_image; from prn_blender.prn import texture, preview, render; "

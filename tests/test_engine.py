@@ -12,6 +12,9 @@ from addon import PORTRAIT
 from bundles import write_constant_bundle
 
 
+needs_torch = pytest.mark.skipif(not torch_devices(), reason="torch is not installed")
+
+
 @pytest.fixture(scope="module")
 def crops():
     image = load_image(PORTRAIT)
@@ -31,12 +34,14 @@ def test_the_engines_agree(crops, device):
     assert np.abs(expression - other_expression).max() < 5e-3
 
 
+@needs_torch
 def test_a_capture_takes_either():
     faces = [capture_image(PORTRAIT, engine=open_engine(EngineChoice(kind, "cpu")))[0] for kind in ("onnx", "torch")]
     difference = np.abs(faces[0].position_map - faces[1].position_map).max() / faces[0].crop.side
     assert difference < 1e-3
 
 
+@needs_torch
 def test_an_engine_is_loaded_once():
     assert open_engine() is open_engine(EngineChoice())
     assert open_engine(EngineChoice("torch")) is open_engine(EngineChoice("torch"))
@@ -47,6 +52,7 @@ def test_a_device_that_is_not_there():
         TorchEngine(load_bundle(), "abacus")
 
 
+@needs_torch
 def test_tensors_of_another_architecture(tmp_path):
     bundle = load_bundle(write_constant_bundle(tmp_path, np.zeros((256, 256, 3))))
     assert {name: values.dtype for name, values in load_tensors(bundle).items()} == {"a": np.float32, "b": np.float32}

@@ -20,7 +20,12 @@ IMPORTERS = {
 }
 
 
-@pytest.mark.parametrize("ending", IMPORTERS)
+def endings_here() -> list[str]:
+    """Linux distributions build Blender without USD."""
+    return [ending for ending in IMPORTERS if bpy.app.build_options.usd or not ending.startswith(".usd")]
+
+
+@pytest.mark.parametrize("ending", endings_here())
 def test_what_is_written_is_read_back(tmp_path, ending):
     face = exact_face(30)
     built = build_face(face, skin_texture(), new_stage(), stride=4)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from .position_map import cross
+
 
 @dataclass(frozen=True)
 class Fragments:
@@ -131,7 +133,7 @@ class Picture:
         large = ((vertices + (0.5, 0.5, 0)) * smooth - (0.5, 0.5, 0)).astype(np.float32)
         triangles = triangulate(quads)
         first, second, third = (large[triangles[:, corner], :2] for corner in range(3))
-        area = np.cross(second - first, third - first)
+        area = cross(second - first, third - first)
         self.triangles = triangles[area < 0]
         self.vertices, self.quads = large, quads
         self.fragments = draw(large, self.triangles, *self.large_size)

@@ -13,6 +13,7 @@ from pathlib import Path
 import bpy
 from mathutils import Matrix
 
+from ..prn.errors import CaptureError
 from . import versions
 
 
@@ -20,7 +21,7 @@ def export(path: Path, faces: list[bpy.types.Object]) -> list[Path]:
     """Writes to path and returns every file that was written, the main one last.
 
     .blend holds the whole scene, the others hold the face meshes with their textures. The scene stays as it is but for
-    the selection. Raises OSError when the folder cannot be written.
+    the selection. Raises OSError when the folder cannot be written, CaptureError if this Blender lacks the format.
     """
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
         main = Path(folder).absolute() / path.name  # Blender takes relative names from $PWD, which need not be true
@@ -65,6 +66,8 @@ def write_obj(path: Path, faces: list[bpy.types.Object]) -> None:
 
 
 def write_usd(path: Path, faces: list[bpy.types.Object]) -> None:
+    if not bpy.app.build_options.usd:  # Linux distributions leave it out
+        raise CaptureError("This Blender was built without USD: choose .glb, .fbx or .obj.")
     with textures_beside(path, faces):
         bpy.ops.wm.usd_export(filepath=str(path), selected_objects_only=True, relative_paths=True,
                               convert_world_material=False, **versions.usd_keeps_textures())

@@ -8,6 +8,7 @@ import importlib
 import os
 import pkgutil
 import sys
+import traceback
 from pathlib import Path
 
 import addon_utils
@@ -31,6 +32,7 @@ def alias_extension() -> None:
 
 
 def main() -> int:
+    sys.path.append(str(TESTS.parent / "packages"))  # pytest and what the tests need beside; Blender looks at no PYTHONPATH
     import pytest
 
     assert addon_utils.check(EXTENSION) == (True, True), "the extension is not installed and enabled"
@@ -45,7 +47,8 @@ if __name__ == "__main__":
     status = 1
     try:
         status = main()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    except BaseException:
+        traceback.print_exc(file=sys.stdout)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
