@@ -28,6 +28,8 @@ def weights(tmp_path_factory) -> Path:
 
 
 def capture(*arguments, cwd: Path) -> subprocess.CompletedProcess:
+    if "PRN_INSIDE_BLENDER" in os.environ:
+        pytest.skip("starts a Python with the bpy module")
     return subprocess.run([sys.executable, "-P", "-m", "prn_blender.command_line", "capture", *map(str, arguments)],
                           cwd=cwd, env=dict(os.environ, PYTHONPATH=str(ROOT)), capture_output=True, text=True)
 
