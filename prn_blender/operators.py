@@ -184,10 +184,11 @@ class PRN_OT_capture_video(JobOperator, bpy.types.Operator, ResultOptions, TakeO
         scene, performance = context.scene, take.performance
         if self.match_time:
             match_time(scene, performance.fps, performance.start + len(performance))
-        name = bpy.path.clean_name(self.shown.stem if self.shown else "Take")
+        folder = cache_place()
+        name = free_name(bpy.path.clean_name(self.shown.stem if self.shown else "Take"), folder)
         built = yield from performance_steps(
             performance, take.texture, scene, way=self.way.lower(), topology=self.topology.lower(),
-            stride=STRIDES[self.take_detail], source=self.shown, folder=cache_place(), name=name, first=self.first,
+            stride=STRIDES[self.take_detail], source=self.shown, folder=folder, name=name, first=self.first,
             skipped=self.skipped, parent=parent_collection(self))
         for piece in (built.mesh, built.openings):
             for modifier in piece.modifiers:
@@ -278,6 +279,12 @@ def draw_take(layout, options) -> None:
     else:
         text = rpt_("{size:.2f} MB a frame").format(size=size)
     layout.label(text=text, icon="DISK_DRIVE", translate=False)
+
+
+def free_name(name: str, folder) -> str:
+    """A name whose point cache is not there yet: another take's would be overwritten."""
+    names = (name, *(f"{name}_{number}" for number in range(2, 10_000)))
+    return next(free for free in names if not (folder / f"{free}_Face.pc2").exists())
 
 
 def cache_place():
