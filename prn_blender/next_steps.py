@@ -141,13 +141,4 @@ class PRN_OT_edit_texture(FaceOperator, bpy.types.Operator):
 
 
 CLASSES = (PRN_OT_look_through_camera, PRN_OT_export_face, PRN_OT_edit_texture)
-
-
-def register() -> None:
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
-
-
-def unregister() -> None:
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -177,13 +177,4 @@ def told(facts, vertices: int) -> list[tuple[str, str]]:
 
 
 CLASSES = (PRN_PT_capture, PRN_PT_result, PRN_PT_face)
-
-
-def register() -> None:
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
-
-
-def unregister() -> None:
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -45,7 +45,7 @@ def held_out_heads(cache: Path, faces: Path, kit: Kit) -> dict[str, np.ndarray]:
     """HEADS heads that training never drew, from the cache or drawn now: plain, and again with glasses and with a beard."""
     path = cache / "heads_held_out.npz"
     if not path.exists():
-        from training.synthetic import Heads      # opens an OpenGL context, which nothing else here needs
+        from training.synthetic import Heads, write_samples      # opens an OpenGL context, which nothing else here needs
         validation = Photographs(faces, cache, kit.mediapipe_usable, kit.mediapipe_mirror, validation=True)
         heads = Heads(cache, validation, kit, skins="skins_held_out.npy")
         drawn = []
@@ -54,10 +54,7 @@ def held_out_heads(cache: Path, faces: Path, kit: Kit) -> dict[str, np.ndarray]:
             for wear in ("glasses", "beard"):
                 one[wear] = heads.one(np.random.default_rng([1009, number]), wear=wear)["image"]
             drawn.append(one)
-        partial = path.with_suffix(".partial")
-        with open(partial, "wb") as file:
-            np.savez(file, **{key: np.stack([one[key] for one in drawn]) for key in drawn[0]})
-        partial.rename(path)
+        write_samples(path, drawn)
     return dict(np.load(path))
 
 

@@ -129,22 +129,31 @@ class SyntheticHeads:
         return {key: np.stack([head[key] for head in heads]) for key in heads[0]}
 
 
+def write_samples(path: Path, samples: list[dict[str, np.ndarray]]) -> None:
+    """Stack samples into one npz, which appears whole under its name or not at all."""
+    partial = path.with_suffix(".partial")
+    with open(partial, "wb") as file:
+        np.savez(file, **{key: np.stack([sample[key] for sample in samples]) for key in samples[0]})
+    partial.rename(path)
+
+
+def missing_shards(folder: Path, count: int) -> list[int]:
+    """Numbers of the shards that a folder, made if need be, lacks of `count` pictures."""
+    folder.mkdir(exist_ok=True)
+    return [number for number in range((count + SHARD - 1) // SHARD) if not (folder / f"{number:04d}.npz").exists()]
+
+
 def draw_heads(cache: Path, faces: Path, count: int) -> None:
     """Draw shards below `cache` until there are `count` pictures; those already drawn stay. faces: the photographs."""
     folder = cache / "heads"
-    folder.mkdir(exist_ok=True)
-    missing = [number for number in range((count + SHARD - 1) // SHARD) if not (folder / f"{number:04d}.npz").exists()]
+    missing = missing_shards(folder, count)
     if not missing:
         return
     kit = Kit(cache)
     heads = Heads(cache, Photographs(faces, cache, kit.mediapipe_usable, kit.mediapipe_mirror, False), kit)
     for number in missing:
         rng = np.random.default_rng([7, number])
-        drawn = [heads.one(rng) for _ in range(SHARD)]
-        partial = folder / f"{number:04d}.partial"
-        with open(partial, "wb") as file:
-            np.savez(file, **{key: np.stack([head[key] for head in drawn]) for key in drawn[0]})
-        partial.rename(folder / f"{number:04d}.npz")
+        write_samples(folder / f"{number:04d}.npz", [heads.one(rng) for _ in range(SHARD)])
         print(f"{(number + 1) * SHARD} heads", flush=True)
 
 

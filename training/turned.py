@@ -27,7 +27,7 @@ from training.kit import Kit
 from training.photographs import PIXELS as PHOTO
 from training.photographs import Photographs
 from training.renderer import PIXELS
-from training.synthetic import MARGIN, SHARD, random_background, rotation_of
+from training.synthetic import MARGIN, SHARD, missing_shards, random_background, rotation_of, write_samples
 
 FAR = 100.0                     # metres to the camera
 BORDER, STEP = 56, 2            # the grid reaches so many pixels beyond the photograph; its cells' side
@@ -249,8 +249,7 @@ def wanted_turn(rng: np.random.Generator, yaw: float) -> tuple[float, float]:
 def draw_turned(cache: Path, faces: Path, count: int) -> None:
     """Draw shards below `cache` until there are `count` pictures. faces: the photographs."""
     folder = cache / "turned"
-    folder.mkdir(exist_ok=True)
-    missing = [number for number in range((count + SHARD - 1) // SHARD) if not (folder / f"{number:04d}.npz").exists()]
+    missing = missing_shards(folder, count)
     if not missing:
         return
     kit = Kit(cache)
@@ -269,10 +268,7 @@ def draw_turned(cache: Path, faces: Path, count: int) -> None:
                 margin = rng.uniform(-0.08, 0.05, 4) if rng.random() < 0.5 else np.ones(4)
                 drawn.append(turning.turn(photographs.pixels[photographs.chosen[index]], head, *wanted_turn(rng, head.yaw),
                                           random_background(rng, photographs), margin))
-        partial = folder / f"{number:04d}.partial"
-        with open(partial, "wb") as file:
-            np.savez(file, **{key: np.stack([one[key] for one in drawn]) for key in drawn[0]})
-        partial.rename(folder / f"{number:04d}.npz")
+        write_samples(folder / f"{number:04d}.npz", drawn)
         print(f"{(number + 1) * SHARD} turned photographs", flush=True)
 
 

@@ -6,7 +6,6 @@ the most used weights run over time. Reads the video again for its pictures; wri
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import cv2
@@ -15,7 +14,7 @@ import numpy as np
 from .arkit import ARKIT_NAMES
 from .openings import opening_grid, opening_vertices
 from .performance import Performance
-from .preview import BACKDROP, turned, wire_texture
+from .preview import BACKDROP, turned, wire_texture, write_picture
 from .render import Picture
 from .video import open_video
 
@@ -34,14 +33,7 @@ def write_contact_sheet(path: Path, source, performance: Performance, texture: n
     pictures = frames_at(source, times)
     columns = [column(performance, int(frame), picture, texture) for frame, picture in zip(chosen, pictures)]
     sheet = np.concatenate(columns, 1)
-    sheet = np.concatenate([sheet, curves(performance, chosen, sheet.shape[1])])
-    _, data = cv2.imencode(".png", sheet[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
-    unfinished = path.with_name(f".{path.name}.part")
-    try:
-        data.tofile(unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_picture(path, np.concatenate([sheet, curves(performance, chosen, sheet.shape[1])]))
 
 
 def frames_at(source, times: np.ndarray) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""The network: one face crop in, a UV position map and 52 ARKit weights out. Only this module and `resfcn256` import torch.
+"""The network: one face crop in, a UV position map and 52 ARKit weights out. It imports torch, as `resfcn256` and the torch engine do.
 
 After Feng et al. (ECCV 2018), lighter and posed differently: it regresses the offset from the mean position map, with a
 linear output, so that points outside the crop can be reached, and instead of deconvolutions it mixes learned UV

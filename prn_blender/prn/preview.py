@@ -25,7 +25,12 @@ WIRE_STEP = 8  # texels between the wires drawn over the photo
 def write_preview(path: Path, faces: list[FaceCapture], textures: list[np.ndarray]) -> None:
     """Writes the preview of faces with their textures (N, N, 3) uint8 as a PNG; never half of it. Raises OSError."""
     rows = [preview_row(face, texture) for face, texture in zip(faces, textures)]
-    done, data = cv2.imencode(".png", np.concatenate(rows)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    write_picture(path, np.concatenate(rows))
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Writes a picture (H, W, 3) uint8 RGB as a PNG; never half of it. Raises OSError."""
+    _, data = cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
     unfinished = path.with_name(f".{path.name}.part")
     try:
         data.tofile(unfinished)
