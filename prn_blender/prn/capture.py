@@ -57,6 +57,8 @@ class FaceCapture:
     roll: float  # degrees; positive when it leans clockwise as the viewer sees it
     seconds: dict[str, float]  # how long each stage took
     topology: Topology
+    fit: face_fit.FaceFit | None = None  # in crop units, not yet of the interocular's size; None with another topology
+    metric: float = 1.0  # how much larger the head is made than the fit has it: the interocular's size
     surface: Literal["fitted", "raw"] = "raw"  # which surface position_map is
     licence: str = ""  # of the weights, for a person to read: what may be done with this capture
 
@@ -159,6 +161,7 @@ def place_face(
     """From what the network says about one crop to the finished capture."""
     started = time.perf_counter()
     raw_map = position_map = crop.to_image(raw_crop_map)
+    fit = None
     if topology.name == HM08:
         # The raw surface takes its pose from the fit as well: it knows what in a face is identity, expression and pose.
         fit = face_fit.fit(raw_crop_map, expression)
@@ -196,6 +199,8 @@ def place_face(
         roll=roll,
         seconds=seconds | {"fit": fitted - started, "visibility": ended - fitted},
         topology=topology,
+        fit=fit,
+        metric=to_metric,
         surface=surface,
         licence=licence,
     )

@@ -40,6 +40,7 @@ class FaceFit:
     translation: np.ndarray         # (3,)
     identity: np.ndarray            # (120,) standard deviations
     expression: np.ndarray          # (52,) ARKit weights, 0..1
+    residual: np.ndarray            # (64, 64, 3) float32 head frame, metres: what the shape space cannot say, low-passed
 
 
 def similarity(source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
@@ -155,11 +156,11 @@ class ShapeSpace:
         coefficients = solution[MOTIONS:]
         small = self.offsets(coefficients).reshape(GRID, GRID, 3)
         seen = ((everything[self.cells] - translation) @ rotation / scale).astype(np.float32)
-        small = small + self.low_pass(seen - self.small_mean[self.cells] - small.reshape(-1, 3)[self.cells])
-        head_map = self.mean + cv2.resize(small, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+        residual = self.low_pass(seen - self.small_mean[self.cells] - small.reshape(-1, 3)[self.cells])
+        head_map = self.mean + cv2.resize(small + residual, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
         fitted = cv2.transform(head_map, np.column_stack([scale * rotation, translation]))
         n = self.identities
-        return FaceFit(fitted, head_map, rotation, scale, translation, coefficients[:n], coefficients[n:])
+        return FaceFit(fitted, head_map, rotation, scale, translation, coefficients[:n], coefficients[n:], residual)
 
 
 def small_motions(points: np.ndarray) -> np.ndarray:

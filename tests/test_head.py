@@ -1,0 +1,72 @@
+"""The whole head: its topology, and how it follows the map. Real network, real fit."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prn_blender.prn.capture import capture_image
+from prn_blender.prn.head import PARTS, build_head, head_of, load_head_topology
+from prn_blender.prn.position_map import load_topology, sample
+from prn_blender.prn.render import vertex_normals
+
+ASTRONAUT = Path(__file__).parent / "data" / "astronaut.jpg"
+
+
+@pytest.fixture(scope="module")
+def face():
+    return capture_image(ASTRONAUT)[0]
+
+
+def skin_quads():
+    topology = load_head_topology()
+    return topology.quads[(topology.quads < topology.skin).all(1)]
+
+
+def test_topology_is_one_closed_skin_but_for_the_neck():
+    topology = load_head_topology()
+    quads = skin_quads()
+    sides = np.sort(np.stack([quads, np.roll(quads, -1, 1)], -1).reshape(-1, 2), 1)
+    edges, count = np.unique(sides, axis=0, return_counts=True)
+    assert count.max() == 2
+    rim = edges[count == 1]
+    assert (np.bincount(rim.ravel())[np.unique(rim)] == 2).all()
+    assert (topology.mean[np.unique(rim), 1] > 0.11).all()  # all of it at the neck's foot
+    assert set(np.unique(topology.part)) >= set(range(3)) and len(PARTS) > 3
+    assert (topology.texture >= 0).all() and (topology.texture <= 1).all()
+
+
+def test_basis_is_the_face_kits():
+    topology, face = load_head_topology(), load_topology()
+    places = topology.trusted_uv * 256 - 0.5
+    inner = topology.trust[topology.trusted] > 0.99
+    read = sample(face.mean, places)
+    assert np.linalg.norm(read - topology.mean[topology.trusted], axis=1)[inner].max() < 0.0015
+
+
+def test_head_follows_the_map_in_the_face(face):
+    head, topology = build_head(face), load_head_topology()
+    inner = topology.trusted[topology.trust[topology.trusted] > 0.95]
+    places = topology.trusted_uv[topology.trust[topology.trusted] > 0.95] * 256 - 0.5
+    distance = np.linalg.norm(head.vertices[inner] - sample(face.head_map, places), axis=1)
+    assert distance.mean() < 0.0005 and np.quantile(distance, 0.95) < 0.0015
+
+
+def test_nothing_jumps_at_the_faces_rim(face):
+    head, topology = build_head(face), load_head_topology()
+    bare = head_of(face.fit.identity, face.fit.expression, np.zeros((64, 64, 3)), face.metric)
+    quads = skin_quads()
+    sides = np.stack([quads, np.roll(quads, -1, 1)], -1).reshape(-1, 2)
+    moved = (head.vertices - bare.vertices)[sides]
+    length = np.linalg.norm(np.diff(bare.vertices[sides], axis=1)[:, 0], axis=1)
+    change = np.linalg.norm(np.diff(moved, axis=1)[:, 0], axis=1)
+    beyond = np.concatenate([topology.trust < 0.5, np.zeros(len(head.vertices) - topology.skin, bool)])
+    assert (change / np.maximum(length, 1e-3))[beyond[sides].all(1)].max() < 0.15
+    turned = (vertex_normals(head.vertices, quads) * vertex_normals(bare.vertices, quads)).sum(1)[:topology.skin]
+    rim = (topology.trust > 0) & (topology.trust < 0.5)
+    assert np.degrees(np.arccos(np.clip(turned[rim], -1, 1))).mean() < 8
+
+
+def test_photo_is_neutral_plus_shapes(face):
+    head = build_head(face)
+    assert np.allclose(head.vertices, head.neutral + np.tensordot(head.weights, head.shapes, 1), atol=1e-6)
