@@ -22,7 +22,7 @@ from .prn.inputs import is_video
 
 # The names in prn/outputs.py, told here so that a request is checked before anything heavy is imported.
 WRITE = ("landmarks", "vertices", "obj", "obj-front", "mesh", "mesh-cropped", "depth", "pose", "uv-position", "uv-texture",
-         "visibility", "mask", "overlay")
+         "visibility", "mask", "overlay", "mpfb-target")
 TEXTURE_SIZES = (512, 1024, 2048, 4096)
 ENDINGS = (".blend", ".glb", ".fbx", ".obj", ".usd", ".usda", ".usdc")
 
@@ -249,7 +249,9 @@ def capture_request(request: argparse.Namespace) -> dict[str, int]:
         watch.stage("preview")
     if request.write:
         from .prn.outputs import write_outputs
-        written += write_outputs(request.output, faces, request.write, textures)
+        # "all" is all that these weights can give.
+        names = [name for name in request.write if request.write != WRITE or name != "mpfb-target" or engine.topology.name == HM08]
+        written += write_outputs(request.output, faces, names, textures)
         watch.stage("outputs")
 
     with quiet_stdout():

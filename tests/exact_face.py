@@ -6,6 +6,7 @@ import numpy as np
 from prn_blender.prn.capture import FaceCapture
 from prn_blender.prn.crop import Crop
 from prn_blender.prn.detector import FaceBox
+from prn_blender.prn.face_fit import FaceFit
 from prn_blender.prn.openings import opening_grid, opening_vertices
 from prn_blender.prn.position_map import load_topology
 from prn_blender.prn.render import Picture, depth_buffer, vertex_normals
@@ -61,4 +62,6 @@ def exact_face(yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0, *, pixel
         image=image, box=FaceBox(low[0], low[1], *(high - low)[:2], 1.0), crop=Crop(*place, 1.6 * (high - low)[0]),
         position_map=position_map, raw_position_map=position_map, expression=np.zeros(52, np.float32),
         rotation=rotation, translation=translation, pixels_per_metre=pixels_per_metre, head_map=topology.mean,
-        visibility=visibility, yaw=yaw, pitch=pitch, roll=roll, seconds={}, topology=topology)
+        visibility=visibility, yaw=yaw, pitch=pitch, roll=roll, seconds={}, topology=topology,
+        fit=FaceFit(position_map, topology.mean, rotation, pixels_per_metre, translation, np.zeros(120), np.zeros(52),
+                    np.zeros((64, 64, 3), np.float32)))

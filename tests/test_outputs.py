@@ -22,6 +22,7 @@ FILES = {
     "mesh-cropped": ["mesh_cropped.ply"], "depth": ["depth.exr", "depth.json", "depth.png"], "pose": ["pose.json", "pose.txt"],
     "uv-position": ["uv_position.exr"], "uv-texture": ["uv_texture.png"], "visibility": ["visibility.npy", "visibility.png"],
     "mask": ["mask.png", "uv_mask.png"], "overlay": ["overlay.png"],
+    "mpfb-target": ["likeness.target", "likeness_woman.target", "likeness_man.target", "expression.target"],
 }
 
 

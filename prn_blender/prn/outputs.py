@@ -21,6 +21,7 @@ import numpy as np
 
 from .capture import FaceCapture
 from .errors import CaptureError
+from .mpfb_target import BODIES, likeness, target_offsets, target_text
 from .openings import opening_grid, opening_vertices
 from .position_map import SIZE, Topology, texels_to_uv
 from .preview import wire_texture
@@ -271,6 +272,17 @@ def write_mask(files: Files) -> None:
     files.picture("uv_mask.png", seen)
 
 
+def write_mpfb_target(files: Files) -> None:
+    """The likeness for hm08's base mesh and for MPFB's average woman and man, and the expression, which goes on top of each."""
+    head = likeness(files.face)
+    for body in BODIES:
+        at_rest, expression = target_offsets(*head, body)
+        name = "likeness.target" if body == "base" else f"likeness_{body}.target"
+        files.path(name).write_text(target_text(at_rest, "a person's head, from a photograph; goes onto: " + body))
+        if body == "base":
+            files.path("expression.target").write_text(target_text(expression, "the photograph's expression, on that head"))
+
+
 def write_overlay(files: Files) -> None:
     files.picture("overlay.png", overlay(files.face))
 
@@ -316,5 +328,5 @@ OUTPUTS: dict[str, Callable[[Files], None]] = {
     "landmarks": write_landmarks, "vertices": write_vertices, "obj": write_obj, "obj-front": write_obj_front,
     "mesh": write_mesh, "mesh-cropped": write_mesh_cropped, "depth": write_depth, "pose": write_pose,
     "uv-position": write_uv_position, "uv-texture": write_uv_texture, "visibility": write_visibility, "mask": write_mask,
-    "overlay": write_overlay,
+    "overlay": write_overlay, "mpfb-target": write_mpfb_target,
 }
