@@ -86,7 +86,7 @@ def capture_take(request: argparse.Namespace) -> int:
                                       stride=stride, source=request.input, folder=Path(folder), name=request.output.stem)
             if request.input.exists():
                 add_sound(scene, request.input, scene.frame_start)
-            for modifier in (modifier for piece in (built.mesh, built.openings) for modifier in piece.modifiers):
+            for modifier in (modifier for piece in filter(None, (built.mesh, built.openings)) for modifier in piece.modifiers):
                 modifier.filepath = "//" + Path(modifier.filepath).name
             watch.stage("scene")
             written += export(request.output, [built.mesh])

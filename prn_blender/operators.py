@@ -190,7 +190,7 @@ class PRN_OT_capture_video(JobOperator, bpy.types.Operator, ResultOptions, TakeO
             performance, take.texture, scene, way=self.way.lower(), topology=self.topology.lower(),
             stride=STRIDES[self.take_detail], source=self.shown, folder=folder, name=name, first=self.first,
             skipped=self.skipped, parent=parent_collection(self))
-        for piece in (built.mesh, built.openings):
+        for piece in filter(None, (built.mesh, built.openings)):
             for modifier in piece.modifiers:
                 modifier.filepath = relative(modifier.filepath)
         for background in built.camera.data.background_images:

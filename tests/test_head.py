@@ -55,7 +55,7 @@ def test_head_follows_the_map_in_the_face(face):
 
 def test_nothing_jumps_at_the_faces_rim(face):
     head, topology = build_head(face), load_head_topology()
-    bare = head_of(face.fit.identity, face.fit.expression, np.zeros((64, 64, 3)), face.metric)
+    bare = head_of(face.fit.identity, face.fit.expression, np.zeros((64, 64, 3)), face.metric, face.yaw)
     quads = skin_quads()
     sides = np.stack([quads, np.roll(quads, -1, 1)], -1).reshape(-1, 2)
     moved = (head.vertices - bare.vertices)[sides]

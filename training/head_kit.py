@@ -188,6 +188,7 @@ def build(cache: Path) -> None:
         helpers=np.array([len(rows) for rows in helpers], np.int32),
         quads=quads.astype(np.int16), texture=hm08.texture[texture].astype(np.float32),
         corners=corners.reshape(-1, 4).astype(np.int16), part=part.astype(np.int8),
+        mirror=local[hm08.mirror[used]].astype(np.int16),
         lacking=lacking.astype(np.int16), mean=mean[lacking].astype(np.float32),
         identity=kit.identity[:, kit.place[used[lacking]]].astype(np.float16),
         expression=kit.expression[:, kit.place[used[lacking]]].astype(np.float16),

@@ -13,10 +13,11 @@ from functools import lru_cache
 import numpy as np
 
 GRID = 6                        # quads along a side of the grid that closes a pole; rings have four times as many
-IRIS = np.deg2rad(20.5)         # angle between the axis and the iris's rim, seen from the globe's centre
+IRIS = np.deg2rad(23.5)         # angle between the axis and the iris's rim, seen from the globe's centre
 BULGE = 0.045                   # how far the cornea stands out over the globe, radii
 RIM = 1.25                      # where the cornea meets the white, in angles of the iris
 SUNK = 0.03                     # how far the iris lies behind its rim, radii
+EYE_PARTS = ("white", "iris", "pupil", "cornea")
 # Degrees that an eye turns at weight 1 of the ARKit shapes.
 LOOK = {"In": 25.0, "Out": 25.0, "Up": 20.0, "Down": 25.0}
 
@@ -28,7 +29,7 @@ class Eyeball:
     vertices: np.ndarray        # (E, 3) radii, gaze along -z, centre at the origin
     quads: np.ndarray           # (Q, 4) int
     uvs: np.ndarray             # (E, 2) v up: the front's middle in the middle, see `eye_uv`
-    cornea: np.ndarray          # (Q,) bool: the quads of the clear cornea, the last ones
+    part: np.ndarray            # (Q,) int: index into EYE_PARTS
 
 
 def eye_uv(angle: np.ndarray, around: np.ndarray) -> np.ndarray:
@@ -67,6 +68,7 @@ def eyeball() -> Eyeball:
     front = np.concatenate([IRIS * np.array([0.28, 0.45, 0.62, 0.8, 0.94, 1.0]),
                             np.linspace(IRIS, np.pi / 2, 8)[1:]])
     angle, around, quads = disc(front)
+    part = np.select([np.arange(len(quads)) < GRID ** 2, np.arange(len(quads)) < GRID ** 2 + 5 * 4 * GRID], [2, 1], 0)
     back_angle, back_around, back = disc(np.linspace(0.22, 1, 6) * np.pi / 2)
     # The back is the front's mirror image; they share the equator.
     ring = 4 * GRID
@@ -90,7 +92,7 @@ def eyeball() -> Eyeball:
     return Eyeball(np.concatenate([globe, cap]).astype(np.float32),
                    np.concatenate([quads, clear_quads + len(globe)]).astype(np.int32),
                    np.concatenate([uvs, eye_uv(clear, clear_around)]).astype(np.float32),
-                   np.arange(len(quads) + len(clear_quads)) >= len(quads))
+                   np.concatenate([part, np.zeros(len(back), int), np.full(len(clear_quads), 3)]))
 
 
 def fit_sphere(points: np.ndarray) -> tuple[np.ndarray, float]:

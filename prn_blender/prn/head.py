@@ -27,11 +27,19 @@ import numpy as np
 from .arkit import ARKIT_NAMES
 from .capture import FaceCapture
 from .errors import CaptureError
-from .eyeball import LOOK, eyeball, fit_sphere, turned
+from .eyeball import EYE_PARTS, LOOK, eyeball, fit_sphere, turned
 from .face_fit import GRID
 
 # What a quad is. The first three share hm08's skin texture.
-PARTS = ("skin", "mouth", "sockets", "tongue", "teeth", "gums", "eyes", "cornea", "lashes")
+PARTS = ("skin", "mouth", "sockets", "tongue", "teeth", "gums", "lashes", *EYE_PARTS)
+
+
+# A residual where the expression moves the face may be the expression's own error: it is off by this share of its movement, while
+# a person at rest differs from the shape space by about SPREAD metres.
+EXPRESSION_ERROR, SPREAD = 0.5, 0.0015
+FRONTAL = 25.0, 55.0    # degrees of yaw up to which both sides are seen, and from which only one is
+HIDDEN_SIDE = 0.3       # of what makes the two sides differ so much stays where no photo tells
+ACTIVE = 0.03           # weight from which a shape of the photo's expression counts
 
 
 class HeadTopology:
@@ -49,6 +57,7 @@ class HeadTopology:
     corners: np.ndarray             # (F, 4) int32 into `texture`, along with quads
     mean: np.ndarray                # (H, 3) float32 head frame, metres: the mean person
     identity: np.ndarray            # (120, H, 3) float32, one standard deviation each
+    mirror: np.ndarray              # (H,) int: the hm08 row on the other side
     expression: np.ndarray          # (52, H, 3) float32, ARKit shapes at weight 1
     trust: np.ndarray               # (skin,) float32 0..1: how far the map rules
     trusted: np.ndarray             # (K,) int: the skin vertices at which the map is read
@@ -65,11 +74,12 @@ class HeadTopology:
         def rows(name: str) -> np.ndarray:
             values = face[name][..., place[used], :].astype(np.float32)
             values[..., lacking, :] = data[name]
-            return values
+            return np.ascontiguousarray(values)
 
         self.hm08_vertices = used
         self.mean, self.identity, self.expression = rows("mean"), rows("identity"), rows("expression")
         self.skin = int(data["skin"])
+        self.mirror = data["mirror"].astype(int)
         self.shown = self.skin + int(data["tongue"])        # of the hm08 rows so many are vertices
         self._helpers = np.split(np.arange(self.shown, len(used)), np.cumsum(data["helpers"])[:-1])
         self.trust, self.ears = data["trust"].astype(np.float32), data["ears"].astype(np.float32)
@@ -88,10 +98,11 @@ class HeadTopology:
         eyes_start = self.shown + len(self._own)
         self.eye_vertices = [slice(eyes_start + side * len(eye.vertices), eyes_start + (side + 1) * len(eye.vertices))
                              for side in (0, 1)]
+        self.lashes = slice(eyes_start - len(self._anchors), eyes_start)
         self.count = eyes_start + 2 * len(eye.vertices)
         own_parts = [PARTS.index(name) for name in ("teeth", "gums", "teeth", "gums", "lashes", "lashes")]
         own_part = np.repeat(own_parts, counts[:, 1])
-        eye_part = np.where(eye.cornea, PARTS.index("cornea"), PARTS.index("eyes"))
+        eye_part = PARTS.index(EYE_PARTS[0]) + eye.part
         own_quads = data["own_quads"].astype(np.int32)
         first_uv = len(data["texture"])
         self.quads = np.concatenate([data["quads"], own_quads + self.shown,
@@ -112,9 +123,23 @@ class HeadTopology:
         """(..., V, 3) how the vertices move when the hm08 rows (..., H, 3) do; eyeballs, which `place_eyes` sets, stay."""
         parts = [rows[..., :self.shown, :]]
         parts += [follow @ rows[..., helpers, :] for follow, helpers in zip(self._jaw_follow, self._helpers)]
-        hung = sum(self._factors[:, k, None] * rows[..., self._anchors[:, k], :] for k in range(self._anchors.shape[1]))
         nothing = np.zeros((*rows.shape[:-2], self.count - self.eye_vertices[0].start, 3), np.float32)
-        return np.concatenate([*parts, hung, nothing], -2).astype(np.float32)
+        return np.concatenate([*parts, self.hung(rows), nothing], -2).astype(np.float32)
+
+    def hung(self, rows: np.ndarray) -> np.ndarray:
+        """(..., lashes, 3) how the lashes move when the skin (..., skin or more, 3) does: with their roots, and turned with the lid's edge."""
+        return np.einsum("nk,...nkc->...nc", self._factors, rows[..., self._anchors, :])
+
+    @cached_property
+    def squared_movement(self) -> np.ndarray:
+        """(52, skin) squared metres that the ARKit shapes move the skin."""
+        return (self.expression[:, :self.skin] ** 2).sum(2)
+
+    @cached_property
+    def sides(self) -> np.ndarray:
+        """(S, 2) the pairs of skin vertices that a side joins."""
+        quads = self.quads[(self.quads < self.skin).all(1)]
+        return np.unique(np.sort(np.stack([quads, np.roll(quads, -1, 1)], -1).reshape(-1, 2), 1), axis=0)
 
     @cached_property
     def mean_vertices(self) -> np.ndarray:
@@ -142,18 +167,63 @@ class HeadTopology:
 
         Teeth follow what the jaws' skin does, eyes what their lids do: as a whole, so that they keep their shape.
         """
-        places = (self.trusted_uv * GRID - 0.5).astype(np.float32)
-        read = cv2.remap(residual.astype(np.float32), places[None], None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)[0]
         field = np.zeros_like(self.mean)
-        field[:self.skin] = self._spread @ (self._gather @ read)
-        share = self.trust[self.trusted, None]
-        field[self.trusted] += share * (read - field[self.trusted])
+        field[:self.skin] = self.over_skin(residual)
         upper, lower = (weights @ field[:self.skin] for weights in self._jaw_skin)
         field[self._helpers[0]] = upper
         field[self._helpers[1]] = field[self.skin:self.shown] = lower
         for helpers, rims in zip(self._helpers[2:], self.lid_rims):
             field[helpers] = field[rims[2]].mean(0)
         return field
+
+    def over_skin(self, residual: np.ndarray) -> np.ndarray:
+        """(skin, 3) the same for the skin alone."""
+        places = (self.trusted_uv * GRID - 0.5).astype(np.float32)
+        read = cv2.remap(residual.astype(np.float32), places[None], None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)[0]
+        field = self._spread @ (self._gather @ read)
+        field[self.trusted] += self.trust[self.trusted, None] * (read - field[self.trusted])
+        return field
+
+    @cached_property
+    def groups(self) -> dict[str, np.ndarray]:
+        """Named regions, each (V,) float32 0..1. L and R are the person's own sides."""
+        mean, skin = self.mean_vertices, np.arange(self.count) < self.skin
+        x, y, z = mean.T
+        padded = np.zeros((2, self.count), np.float32)
+        padded[:, :self.skin] = self.trust, self.ears
+        trust, ears = padded
+        of_part = {name: np.isin(np.arange(self.count), self.quads[self.part == number]) for number, name in enumerate(PARTS)}
+        outside = of_part["skin"] & ~of_part["sockets"] & ~of_part["mouth"]
+        low = np.clip((y - 0.115 + 0.55 * z) / 0.02 + 0.5, 0, 1)        # below the jaw and the back of the skull
+        rim = mean[of_part["skin"] & of_part["mouth"]]
+        from_rim = np.array([np.linalg.norm(rim - point, axis=1).min() for point in mean[:self.skin]])
+        lips = np.zeros(self.count)
+        lips[:self.skin] = np.clip(2 - from_rim / 0.007, 0, 1)
+        groups = {"face": trust, "scalp": outside * (1 - low) * (1 - trust) * (1 - ears), "neck": outside * low * (1 - trust) * (1 - ears),
+                  "lips": lips * outside, "mouth": of_part["mouth"] * 1.0, "tongue": of_part["tongue"] * 1.0,
+                  "teeth.upper": ~skin & (of_part["teeth"] | of_part["gums"]), "lashes": of_part["lashes"] * 1.0}
+        lower = np.zeros(self.count, bool)
+        lower[self.shown + self._jaw_slices[1].start:self.shown + self._jaw_slices[1].stop] = True
+        groups["teeth.lower"] = groups["teeth.upper"] & lower
+        groups["teeth.upper"] = groups["teeth.upper"] & ~lower
+        eyeballs = np.zeros((2, self.count))
+        for row, part in zip(eyeballs, self.eye_vertices):
+            row[part] = 1
+        lids = np.zeros((2, self.count))
+        for row, one in zip(lids, self.lids):
+            moved = np.linalg.norm(self.expression[one.number, :self.skin], axis=1)
+            row[:self.skin] = np.clip(moved / moved[one.upper[2]].mean(), 0, 1)
+            row[np.concatenate([*one.upper, *one.lower])] = 1
+        for number, side in ((1, "L"), (0, "R")):
+            own = x * (1 if side == "L" else -1) > 0
+            groups |= {f"ear.{side}": ears * own, f"eye.{side}": eyeballs[number], f"lids.{side}": lids[number],
+                       f"socket.{side}": of_part["sockets"] * own}
+        return {name: np.asarray(weights, np.float32) for name, weights in groups.items()}
+
+    @cached_property
+    def lids(self) -> list[Lids]:
+        """How the lids of the viewer's left and right eye close."""
+        return [Lids(self, side) for side in (0, 1)]
 
     @cached_property
     def _jaw_skin(self) -> list[np.ndarray]:
@@ -163,6 +233,109 @@ class HeadTopology:
             weights = np.exp(-((self.mean[:self.skin] - place) ** 2).sum(1) / (2 * 0.012 ** 2)) * (self.trust > 0.9)
             found.append(weights / weights.sum())
         return found
+
+
+class Lids:
+    """One eye's lids: an upper one that comes down, by its ARKit blink, onto a lower one that stays.
+
+    hm08's own blink is made for one eye and goes past the lower lid by up to 6 mm; here weight 1 closes any eye.
+    """
+
+    def __init__(self, topology: HeadTopology, side: int) -> None:
+        self.number = ARKIT_NAMES.index(("eyeBlinkRight", "eyeBlinkLeft")[side])
+        mean, blink = topology.mean_vertices[:topology.skin], topology.expression[self.number, :topology.skin]
+        # Of each ring the vertices from the viewer's left to right, corners included.
+        self.upper, self.lower = [], []
+        for ring in topology.lid_rims[side]:
+            first, last = mean[ring, 0].argmin(), mean[ring, 0].argmax()
+            halves = np.roll(ring, -first)[:(last - first) % len(ring) + 1], np.roll(ring[::-1], first + 1)[:(first - last) % len(ring) + 1]
+            upper, lower = sorted(halves, key=lambda half: mean[half, 1].mean())
+            self.upper.append(upper)
+            self.lower.append(lower)
+        self._spread_blink(topology, np.linalg.norm(blink, axis=1))
+
+    def _spread_blink(self, topology: HeadTopology, moved: np.ndarray) -> None:
+        """How the rest of the lid follows its edge: as a membrane that is held by the edge, the lower lid and the still skin around.
+
+        It is the stiffer the further hm08's blink moves it, so that the fold stays where it is.
+        """
+        edge = np.unique(np.concatenate([half[1:-1] for half in self.upper]))
+        still = np.unique(np.concatenate(self.lower))
+        corners = topology.mean[self.upper[2][[0, -1]], 0]
+        beyond = np.abs(topology.mean[:topology.skin, 0] - corners.mean()) > np.ptp(corners) / 2 + 0.003
+        self.rest = np.setdiff1d(np.flatnonzero((moved > 2e-4) & ~beyond), np.concatenate([edge, still]))
+        sides = topology.sides
+        weights = (0.1 + np.minimum(moved[sides].min(1) / moved[edge].mean(), 1)) ** 2
+        place = np.full(topology.skin, -1)
+        place[self.rest] = np.arange(len(self.rest))
+        held = np.full(topology.skin, -1)
+        held[edge] = np.arange(len(edge))
+        system, pull = np.zeros((len(self.rest),) * 2), np.zeros((len(self.rest), len(edge)))
+        for a, b in (sides.T, sides.T[::-1]):
+            chosen = place[a] >= 0
+            np.add.at(system, (place[a[chosen]], place[a[chosen]]), weights[chosen])
+            inner = chosen & (place[b] >= 0)
+            np.add.at(system, (place[a[inner]], place[b[inner]]), -weights[inner])
+            outer = chosen & (held[b] >= 0)
+            np.add.at(pull, (place[a[outer]], held[b[outer]]), weights[outer])
+        self.still = np.setdiff1d(np.flatnonzero(moved > 0), np.concatenate([edge, self.rest]))
+        self.edge, self.follow = edge, np.linalg.solve(system, pull).astype(np.float32)
+
+    def close(self, neutral: np.ndarray, blink: np.ndarray) -> float:
+        """Makes the blink (V, 3) close the lids of a neutral head (V, 3), in place.
+
+        Returns how much further the given blink went over the middle of the eye: what its weights are to be multiplied by.
+        """
+        middle = self.upper[2][len(self.upper[2]) // 3:-(len(self.upper[2]) // 3)]
+        before = np.linalg.norm(blink[middle], axis=1).mean()
+        blink[self.still] = 0
+        for upper, lower in zip(self.upper, self.lower):
+            blink[upper] = along(neutral[lower], shares_along(neutral[upper])) - neutral[upper]
+        blink[self.rest] = self.follow @ blink[self.edge]
+        return float(np.clip(before / max(np.linalg.norm(blink[middle], axis=1).mean(), 1e-4), 0.5, 3.0))
+
+
+def shares_along(line: np.ndarray) -> np.ndarray:
+    """(N,) 0..1 how far along a polyline (N, 3) each of its points is."""
+    length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
+    return length / length[-1]
+
+
+def along(line: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """(M, 3) points of a polyline (N, 3) at shares (M,) of its length."""
+    own = shares_along(line)
+    return np.stack([np.interp(shares, own, line[:, axis]) for axis in range(3)], 1)
+
+
+def evened(topology: HeadTopology, rows: np.ndarray, yaw: float) -> np.ndarray:
+    """hm08 rows (H, 3) whose two sides agree as far as the photo cannot tell them apart.
+
+    Beyond FRONTAL degrees the turned-away side is more and more the seen one's mirror image; the skull and the neck, which no photo
+    shows, are so for the most part always.
+    """
+    away = np.clip((abs(yaw) - FRONTAL[0]) / (FRONTAL[1] - FRONTAL[0]), 0, 1)
+    away = away * away * (3 - 2 * away)
+    mirrored = rows[topology.mirror] * np.float32([-1, 1, 1])
+    # Positive yaw turns the face to the viewer's left, so that the camera sees the side at positive x.
+    seen = 0.5 + 0.5 * away * np.sign(yaw) * np.tanh(topology.mean[:, :1] / 0.008)
+    common = seen * rows + (1 - seen) * mirrored
+    own = np.full((len(rows), 1), HIDDEN_SIDE, np.float32)
+    own[:topology.skin, 0] += (1 - HIDDEN_SIDE) * topology.trust
+    own *= 1 - away * (1 - HIDDEN_SIDE)
+    return (own * rows + (1 - own) * common).astype(np.float32)
+
+
+def expression_shares(topology: HeadTopology, weights: np.ndarray, beyond: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What of the residual (skin, 3) is said to be the active ARKit shapes' own: their numbers (A,), and (A, skin, 3) at weight 1.
+
+    Where the photo's expression moves the face much, what the map shows beyond it is more likely the expression's
+    peculiarity than the person at rest. Each shape's part is in proportion to its share of the movement.
+    """
+    active = np.flatnonzero(weights > ACTIVE)
+    squares = topology.squared_movement[active]
+    energy = (weights[active, None] ** 2 * squares).sum(0)
+    explained = beyond * (EXPRESSION_ERROR ** 2 / (SPREAD ** 2 + EXPRESSION_ERROR ** 2 * energy))[:, None]
+    return active, (weights[active, None] * squares)[..., None] * explained
 
 
 def _monomials(points: np.ndarray) -> np.ndarray:
@@ -198,21 +371,144 @@ def build_head(capture: FaceCapture) -> Head:
     if capture.fit is None:
         raise CaptureError("The head needs a fitted face: capture the photo again.")
     fit = capture.fit
-    return head_of(fit.identity, fit.expression, fit.residual, capture.metric)
+    return head_of(fit.identity, fit.expression, fit.residual, capture.metric, capture.yaw)
 
 
-def head_of(identity: np.ndarray, weights: np.ndarray, residual: np.ndarray, metric: float = 1.0) -> Head:
+def head_of(identity: np.ndarray, weights: np.ndarray, residual: np.ndarray, metric: float = 1.0,
+            yaw: float = 0.0) -> Head:
     """The head of an identity (120,) in standard deviations and ARKit weights (52,), in the fit's terms.
 
     residual (64, 64, 3): what the map shows beyond them, metres (`FaceFit.residual`). metric: the size (`FaceCapture.metric`).
+    yaw: how far the face was turned, degrees (`FaceCapture.yaw`).
     """
     topology = load_head_topology()
-    identity, weights = identity.astype(np.float32), weights.astype(np.float32)
-    rows = (topology.mean + np.tensordot(identity, topology.identity, 1) + topology.carried(residual)) * np.float32(metric)
+    identity, weights = identity.astype(np.float32), weights.astype(np.float32).copy()
+    beyond = topology.carried(residual)
+    active, shares = expression_shares(topology, weights, beyond[:topology.skin])
+    rows = topology.mean + np.tensordot(identity, topology.identity, 1) + beyond
+    rows[:topology.skin] -= np.tensordot(weights[active], shares, 1)
+    neutral, shapes, eyes, closing = adapted(topology, evened(topology, rows, yaw) * np.float32(metric), active, shares, metric)
+    for number, factor in closing.items():
+        weights[number] = min(1.0, weights[number] * factor)
+    return Head(neutral + np.tensordot(weights, shapes, 1), neutral, shapes, weights, identity, eyes)
+
+
+def adapted(topology: HeadTopology, rows: np.ndarray, numbers: np.ndarray, own: np.ndarray,
+            metric: float) -> tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, float]], dict[int, float]]:
+    """Neutral (V, 3), ARKit shapes (52, V, 3), eyes, and what a person's blinks need their weights multiplied by.
+
+    rows (H, 3): the person's hm08 rows at rest, metres. numbers (A,), own (A, skin, 3): what shapes of this person have beyond the
+    shape space's, in the space's size; metric: how much larger the person is.
+    """
     neutral = topology.mean_vertices * np.float32(metric) + topology.movements(rows - topology.mean * np.float32(metric))
     neutral = topology.place_eyes(neutral, rows)
     eyes = topology.eyes(rows)
     shapes = topology.movement_of_expression * np.float32(metric)
+    own = own * np.float32(metric)
+    shapes[numbers, :topology.skin] += own
+    shapes[numbers, topology.lashes] += topology.hung(own)
+    closing = {lids.number: lids.close(neutral, shapes[lids.number]) for lids in topology.lids}
+    for part, (_, radius), side in zip(topology.eye_vertices, eyes, ("Right", "Left")):
+        for way, degrees in LOOK.items():
+            # The viewer's left eye is the person's right one, and looks in to the viewer's right.
+            right = {"In": degrees, "Out": -degrees}.get(way, 0.0) * (1 if side == "Right" else -1)
+            up = {"Up": degrees, "Down": -degrees}.get(way, 0.0)
+            rest = eyeball().vertices
+            shapes[ARKIT_NAMES.index(f"eyeLook{way}{side}"), part] = radius * (turned(rest, right, up) - rest)
+    return neutral, shapes, eyes, closing
+
+
+def evened(topology: HeadTopology, rows: np.ndarray, yaw: float) -> np.ndarray:
+    """hm08 rows (H, 3) whose two sides agree as far as the photo cannot tell them apart.
+
+    Beyond FRONTAL degrees the turned-away side is more and more the seen one's mirror image; the skull and the neck, which no photo
+    shows, are so for the most part always.
+    """
+    away = np.clip((abs(yaw) - FRONTAL[0]) / (FRONTAL[1] - FRONTAL[0]), 0, 1)
+    away = away * away * (3 - 2 * away)
+    mirrored = rows[topology.mirror] * np.float32([-1, 1, 1])
+    # Positive yaw turns the face to the viewer's left, so that the camera sees the side at positive x.
+    seen = 0.5 + 0.5 * away * np.sign(yaw) * np.tanh(topology.mean[:, :1] / 0.008)
+    common = seen * rows + (1 - seen) * mirrored
+    own = np.full((len(rows), 1), HIDDEN_SIDE, np.float32)
+    own[:topology.skin, 0] += (1 - HIDDEN_SIDE) * topology.trust
+    own *= 1 - away * (1 - HIDDEN_SIDE)
+    return (own * rows + (1 - own) * common).astype(np.float32)
+
+
+def expression_shares(topology: HeadTopology, weights: np.ndarray, beyond: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What of the residual (skin, 3) is said to be the active ARKit shapes' own: their numbers (A,), and (A, skin, 3) at weight 1.
+
+    Where the photo's expression moves the face much, what the map shows beyond it is more likely the expression's
+    peculiarity than the person at rest. Each shape's part is in proportion to its share of the movement.
+    """
+    active = np.flatnonzero(weights > ACTIVE)
+    squares = topology.squared_movement[active]
+    energy = (weights[active, None] ** 2 * squares).sum(0)
+    explained = beyond * (EXPRESSION_ERROR ** 2 / (SPREAD ** 2 + EXPRESSION_ERROR ** 2 * energy))[:, None]
+    return active, (weights[active, None] * squares)[..., None] * explained
+
+
+def _monomials(points: np.ndarray) -> np.ndarray:
+    """(N, 10) 1, x, y, z and their products, of points (N, 3) metres; centred and scaled to a jaw."""
+    x, y, z = ((points - [0.0, 0.07, 0.005]) / 0.03).T
+    return np.stack([np.ones_like(x), x, y, z, x * x, y * y, z * z, x * y, y * z, z * x], 1)
+
+
+@dataclass(frozen=True)
+class Head:
+    """One person's head. Vertices are those of `HeadTopology`, head frame, metres, in the size of `FaceCapture.head_map`.
+
+    vertices = neutral + sum of weights[k] * shapes[k]: the head as the photo shows it.
+    """
+
+    vertices: np.ndarray            # (V, 3) float32, as in the photo
+    neutral: np.ndarray             # (V, 3) float32, the face at rest
+    shapes: np.ndarray              # (52, V, 3) float32, the ARKit shapes of this person at weight 1
+    weights: np.ndarray             # (52,) float32 0..1, the photo's expression
+    identity: np.ndarray            # (120,) float32, standard deviations
+    eyes: list[tuple[np.ndarray, float]]    # centre (3,) and radius of the eyeballs at rest, the viewer's left one first
+
+
+@lru_cache(maxsize=1)
+def load_head_topology() -> HeadTopology:
+    """The head topology that ships with the module."""
+    return HeadTopology(Path(__file__).parent)
+
+
+def build_head(capture: FaceCapture) -> Head:
+    """The head of a captured face. Raises CaptureError if the weights in use have another topology than hm08."""
+    capture.topology.require_hm08("The head")
+    if capture.fit is None:
+        raise CaptureError("The head needs a fitted face: capture the photo again.")
+    fit = capture.fit
+    return head_of(fit.identity, fit.expression, fit.residual, capture.metric, capture.yaw)
+
+
+def head_of(identity: np.ndarray, weights: np.ndarray, residual: np.ndarray, metric: float = 1.0,
+            yaw: float = 0.0) -> Head:
+    """The head of an identity (120,) in standard deviations and ARKit weights (52,), in the fit's terms.
+
+    residual (64, 64, 3): what the map shows beyond them, metres (`FaceFit.residual`). metric: the size (`FaceCapture.metric`).
+    yaw: how far the face was turned, degrees (`FaceCapture.yaw`).
+    """
+    topology = load_head_topology()
+    identity, weights = identity.astype(np.float32), weights.astype(np.float32)
+    beyond = topology.carried(residual)
+    active, shares = expression_shares(topology, weights, beyond[:topology.skin])
+    rows = topology.mean + np.tensordot(identity, topology.identity, 1) + beyond
+    rows[:topology.skin] -= np.tensordot(weights[active], shares, 1)
+    rows = evened(topology, rows, yaw) * np.float32(metric)
+    neutral = topology.mean_vertices * np.float32(metric) + topology.movements(rows - topology.mean * np.float32(metric))
+    neutral = topology.place_eyes(neutral, rows)
+    eyes = topology.eyes(rows)
+    shapes = topology.movement_of_expression * np.float32(metric)
+    shares *= np.float32(metric)
+    shapes[active, :topology.skin] += shares
+    shapes[active, topology.lashes] += topology.hung(shares)
+    weights = weights.copy()
+    for lids in topology.lids:
+        weights[lids.number] = min(1.0, weights[lids.number] * lids.close(neutral, shapes[lids.number]))
     for part, (_, radius), side in zip(topology.eye_vertices, eyes, ("Right", "Left")):
         for way, degrees in LOOK.items():
             # The viewer's left eye is the person's right one, and looks in to the viewer's right.

@@ -87,6 +87,9 @@ class Performance:
     neutral: np.ndarray  # (256, 256, 3) float32, head frame, metres: the person at rest
     shapes: np.ndarray  # (52, 64, 64, 3) float32, metres: the ARKit shapes adapted to the person, at weight 1
     detail_shapes: np.ndarray  # (K, 32, 32, 3) float32, metres, low-passed: this take's own shapes
+    identity: np.ndarray  # (120,) float32, standard deviations: the person in the shape space
+    residual: np.ndarray  # (64, 64, 3) float32, metres at the space's own size: what the neutral has beyond the identity
+    metric: float  # how much larger neutral and shapes are than in the shape space
     neutral_frame: int  # index in the video of the frame that is most at rest, or that was chosen
     key_frames: dict[str, KeyFrame]  # by what they are best for: front, left, right, mouth
     warnings: list[str]
@@ -97,14 +100,14 @@ class Performance:
 
     def shape_map(self, number: int) -> np.ndarray:
         """(256, 256, 3) offset of ARKit shape `number` from the neutral, metres."""
-        return _resized(self.shapes[number], SIZE)
+        return resized(self.shapes[number], SIZE)
 
     def head_map(self, frame: int, details: bool = True) -> np.ndarray:
         """(256, 256, 3) float32 the face in frame `frame`, head frame, metres; details: with what the shapes lack."""
         small = np.tensordot(self.weights[frame], self.shapes, 1)
         if details:
-            small = small + _resized(np.tensordot(self.details[frame], self.detail_shapes, 1), GRID)
-        return self.neutral + _resized(small, SIZE)
+            small = small + resized(np.tensordot(self.details[frame], self.detail_shapes, 1), GRID)
+        return self.neutral + resized(small, SIZE)
 
     def vertices(self, sample: Callable[[np.ndarray], np.ndarray]) -> VertexFrames:
         """All frames as vertices of a mesh; sample: from a map (256, 256, 3) to vertices (V, 3), linear but for an offset."""
@@ -126,9 +129,13 @@ class VertexFrames:
         offsets = [sample(performance.neutral + performance.shape_map(number)) - self.neutral
                    for number in range(len(ARKIT_NAMES))]
         self.shapes = np.stack(offsets)  # (52, V, 3)
-        offsets += [sample(performance.neutral + _resized(shape, SIZE)) - self.neutral
+        offsets += [sample(performance.neutral + resized(shape, SIZE)) - self.neutral
                     for shape in performance.detail_shapes]
-        self._flat = np.stack(offsets).reshape(len(offsets), -1).astype(np.float32)
+        self._keep(np.stack(offsets))
+
+    def _keep(self, offsets: np.ndarray) -> None:
+        """offsets (52 + K, V, 3): of the ARKit shapes, then of the details."""
+        self._flat = offsets.reshape(len(offsets), -1).astype(np.float32)
         self._first, self._block = -_BLOCK, self.shapes[:0]
 
     def __len__(self) -> int:
@@ -146,7 +153,7 @@ class VertexFrames:
         return self._block[frame - self._first]
 
 
-def _resized(small: np.ndarray, size: int) -> np.ndarray:
+def resized(small: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(np.ascontiguousarray(small, np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
 
 
@@ -317,7 +324,7 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     details, detail_shapes = _compressed(residual_of, len(offsets))
     lacking, details = _learn(details, weights)
     lacking = (lacking @ detail_shapes).reshape(52, RESIDUAL, RESIDUAL, 3)
-    shapes = expressions.reshape(52, GRID, GRID, 3) + np.stack([_resized(shape, GRID) for shape in lacking])
+    shapes = expressions.reshape(52, GRID, GRID, 3) + np.stack([resized(shape, GRID) for shape in lacking])
     # What the face wears at rest belongs to the neutral, and the weights count from there.
     rest_weights = _rest_weights(weights, calm)
     person = person + np.tensordot(rest_weights, shapes.reshape(52, CELLS, 3), 1)
@@ -326,10 +333,12 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
 
     rotation, translation, scale, weights, details = _smoothed(grid, rotation, translation, scale, weights, details, smoothing)
 
-    neutral = space.mean + _resized((person - space.small_mean).reshape(GRID, GRID, 3), SIZE)
+    neutral = space.mean + resized((person - space.small_mean).reshape(GRID, GRID, 3), SIZE)
     landmarks = topology.landmarks_of(neutral)
     metric = interocular / float(np.linalg.norm(landmarks[36:42].mean(0) - landmarks[42:48].mean(0)))
     neutral = close_lips(neutral * np.float32(metric), topology)
+    known = space.small_mean + space.offsets(np.concatenate([identity, np.zeros(52)]))
+    residual = reading(neutral) / np.float32(metric) - known.reshape(GRID, GRID, 3)
     shapes = close_lids(neutral, (shapes * metric).astype(np.float32), topology)
     unbridged = [(first, last) for first, last in grid.gaps()]
     if unbridged:
@@ -340,6 +349,7 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
         translation=translation, scale=scale / metric, weights=weights.astype(np.float32),
         details=details.astype(np.float32), neutral=neutral, shapes=shapes,
         detail_shapes=(detail_shapes.reshape(-1, RESIDUAL, RESIDUAL, 3) * metric).astype(np.float32),
+        identity=identity.astype(np.float32), residual=residual.astype(np.float32), metric=metric,
         neutral_frame=int(np.round((grid.start + calm) * (source_fps or fps) / fps)),
         key_frames={kind: key for kind, (_, key) in recorder.best.items()},
         warnings=warnings, topology=topology)

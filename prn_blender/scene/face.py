@@ -9,10 +9,12 @@ import numpy as np
 from mathutils import Matrix
 
 from ..prn.capture import FaceCapture
+from ..prn.head import build_head
 from ..prn.openings import opening_grid, opening_vertices
 from ..prn.position_map import Grid, Topology
 from . import camera as cameras
 from .frames import head_matrix, photo_to_world, to_blender
+from .head import add_groups, add_shape_keys, build_head_mesh
 from .image import pack_image
 from .material import build_material
 from .mesh import build_mesh
@@ -33,7 +35,7 @@ class Placement:
 class BuiltFace:
     collection: bpy.types.Collection
     mesh: bpy.types.Object
-    openings: bpy.types.Object | None  # what stands in eyes and mouth, a child of the mesh; None if the topology has none
+    openings: bpy.types.Object | None  # what stands in eyes and mouth, a child of the mesh; None if there is none, as in a head
     camera: bpy.types.Object | None
     placement: Placement
 
@@ -46,14 +48,16 @@ def build_face(capture: FaceCapture, texture: np.ndarray | bytes, scene: bpy.typ
 
     The mesh is upright, in metres, facing -Y; the object's transform is the head's pose. texture (N, N, 3) uint8 sRGB, or
     a PNG file's content. topology: "grid" is the position map's, of which stride 1, 2 or 4 is the level of detail;
-    "loops" is hm08's. parent: the collection to put it into, by default the scene's own.
+    "loops" is hm08's face, "head" hm08's head with eyes, teeth and ARKit shape keys, whose texture lies in hm08's own UV layout
+    (`head_texture`). parent: the collection to put it into, by default the scene's own.
     with_camera: a camera that sees the photo, which the scene then renders through, in the photo's resolution.
     beside: the placement of another face of the same photo, which stays where it is, and camera: its camera, which is used
     again; heads that are further away in the photo stay behind their picture by their object's scale.
     photo: the photo's JPEG file's content, where it is there already. Raises CaptureError, before it builds anything, if
-    the capture's topology has no "loops".
+    the capture's topology has no "loops" and no "head".
     """
-    grid = mesh_grid(capture.topology, topology, stride)
+    head = build_head(capture) if topology == "head" else None
+    grid = None if head else mesh_grid(capture.topology, topology, stride)
     height, width = capture.image.shape[:2]
     collection = bpy.data.collections.new("Face")
     (parent or scene.collection).children.link(collection)
@@ -67,24 +71,39 @@ def build_face(capture: FaceCapture, texture: np.ndarray | bytes, scene: bpy.typ
         collection.objects.link(camera)
         frame_photo(scene, camera, width, height)
 
-    material = build_material("Face Skin", pack_image("Face Texture.png", texture))
-    face = bpy.data.objects.new("Face", build_mesh("Face", to_blender(grid.sample(capture.head_map)), grid.quads, grid.uvs))
+    image = pack_image("Face Texture.png", texture)
+    openings = None
+    if head:
+        face = bpy.data.objects.new("Face", build_head_mesh("Face", head.neutral, image))
+        add_groups(face)
+        add_shape_keys(face, head.neutral, head.shapes, head.weights)
+    else:
+        face, openings = build_mask(capture, grid, build_material("Face Skin", image))
     face.matrix_world = Matrix(head_matrix(
         capture.rotation, capture.pixels_per_metre / placement.pixels_per_metre,
         np.array(placement.middle) + photo_to_world(capture.translation, width, height, placement.pixels_per_metre)))
     face["weights_licence"] = capture.licence  # in the object's custom properties: what may be done with this mesh
-    grid, openings = opening_grid(capture.topology), None
-    if len(grid.quads):
-        openings = bpy.data.objects.new("Eyes and Mouth", build_mesh(
-            "Eyes and Mouth", to_blender(opening_vertices(capture.head_map, capture.topology)), grid.quads, grid.uvs))
-        openings.parent = face
     for piece in filter(None, (face, openings)):
-        piece.data.materials.append(material)
         collection.objects.link(piece)
     face[FACTS] = facts(capture)
     if camera is not None:
         face[FACTS]["camera"] = camera
     return BuiltFace(collection, face, openings, camera, placement)
+
+
+def build_mask(capture: FaceCapture, grid: Grid,
+               material: bpy.types.Material) -> tuple[bpy.types.Object, bpy.types.Object | None]:
+    """The face, and as its child what stands in eyes and mouth, or None if the topology has no openings."""
+    face = bpy.data.objects.new("Face", build_mesh("Face", to_blender(grid.sample(capture.head_map)), grid.quads, grid.uvs))
+    face.data.materials.append(material)
+    inner = opening_grid(capture.topology)
+    if not len(inner.quads):
+        return face, None
+    openings = bpy.data.objects.new("Eyes and Mouth", build_mesh(
+        "Eyes and Mouth", to_blender(opening_vertices(capture.head_map, capture.topology)), inner.quads, inner.uvs))
+    openings.data.materials.append(material)
+    openings.parent = face
+    return face, openings
 
 
 def mesh_grid(topology: Topology, name: str, stride: int) -> Grid:

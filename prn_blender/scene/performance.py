@@ -18,6 +18,8 @@ import bpy
 import numpy as np
 
 from ..prn.arkit import ARKIT_NAMES
+from ..prn.head import load_head_topology
+from ..prn.head_take import HeadFrames
 from ..prn.openings import opening_grid, opening_vertices
 from ..prn.performance import Performance, VertexFrames
 from . import camera as cameras
@@ -26,6 +28,7 @@ from .curves import CONSTANT, continuous_quaternions, decimate, write_curve
 from .face import mesh_grid
 from .footage import load_footage, show_behind
 from .frames import TO_BLENDER, photo_to_world, to_blender
+from .head import add_groups, build_head_mesh
 from .image import pack_image
 from .material import build_material
 from .mesh import build_mesh
@@ -40,7 +43,7 @@ KEY_SPACING = 10.0  # Blender puts absolute keys this many units of eval_time ap
 class BuiltPerformance:
     collection: bpy.types.Collection
     mesh: bpy.types.Object
-    openings: bpy.types.Object  # what stands in eyes and mouth, a child of the mesh
+    openings: bpy.types.Object | None  # what stands in eyes and mouth, a child of the mesh; None for a head, which has its own
     camera: bpy.types.Object
     expression: bpy.types.Action  # the ARKit weights, whatever the way: what `retarget` hands on
     head: bpy.types.Action  # the head's motion
@@ -49,7 +52,10 @@ class BuiltPerformance:
 
 def cost(performance: Performance, stride: int, way: str, topology: str = "grid") -> str:
     """What a way costs, in a sentence to show before starting."""
-    count = len(mesh_grid(performance.topology, topology, stride).uvs) + len(opening_grid(performance.topology).uvs)
+    if topology == "head":
+        count = load_head_topology().count
+    else:
+        count = len(mesh_grid(performance.topology, topology, stride).uvs) + len(opening_grid(performance.topology).uvs)
     frames = len(performance)
     if way == "arkit":
         return f"52 shape keys on {count} vertices: {52 * count * 12 / 1e6:.0f} MB, whatever the length."
@@ -86,7 +92,6 @@ def performance_steps(performance: Performance, texture: np.ndarray | bytes, sce
         raise ValueError(f"way must be one of {WAYS}, not {way!r}")
     if way == "pc2" and folder is None:
         raise ValueError("a folder is needed for the PC2 files")
-    maps = performance.topology
     width, height = performance.image_size
     first = scene.frame_start if first is None else first
     frames = scene_frames(performance, scene, first)
@@ -102,21 +107,15 @@ def performance_steps(performance: Performance, texture: np.ndarray | bytes, sce
     collection.objects.link(camera)
     frame_photo(scene, camera, width, height)
 
-    material = build_material("Face Skin", pack_image("Face Texture.png", texture))
-    grid, openings = mesh_grid(maps, topology, stride), opening_grid(maps)
+    image = pack_image("Face Texture.png", texture)
     pieces = []
     files: list[Path] = []
     expression = expression_action(performance, frames, name)
-    for title, piece, sample in (("Face", grid, grid.sample),
-                                 ("Eyes and Mouth", openings, lambda head: opening_vertices(head, maps))):
-        # In Blender's axes from the beginning: turning the shapes once is cheaper than turning every frame.
-        vertices = performance.vertices(lambda head, sample=sample: to_blender(sample(head)))
+    for placed, vertices in moving_pieces(performance, topology, stride, image):
         yield
-        placed = bpy.data.objects.new(title, build_mesh(title, vertices.neutral, piece.quads, piece.uvs))
-        placed.data.materials.append(material)
         collection.objects.link(placed)
         if way == "pc2":
-            path = Path(folder) / f"{name}_{title.replace(' ', '_')}.pc2"
+            path = Path(folder) / f"{name}_{placed.data.name.replace(' ', '_')}.pc2"
             yield from write_pc2(path, vertices)
             play_pc2(placed, path, frames)
             files.append(path)
@@ -126,16 +125,39 @@ def performance_steps(performance: Performance, texture: np.ndarray | bytes, sce
         else:
             yield from add_frame_keys(placed, vertices, frames, absolute=way == "absolute")
         pieces.append(placed)
-    face, inner = pieces
-    inner.parent = face
+    face, inner = pieces[0], pieces[1] if len(pieces) > 1 else None
+    if inner:
+        inner.parent = face
     if way != "arkit":
         expression.use_fake_user = True
-    if performance.gaps:  # a child is not hidden with its parent
+    if performance.gaps and inner:  # a child is not hidden with its parent
         gaps = bpy.data.actions.new(f"{name} Gaps")
         hide_in_gaps(versions.Channels(gaps, "OBJECT"), performance, frames)
         versions.assign_action(inner, gaps)
     head = animate_head(face, performance, frames, middle, name)
     return BuiltPerformance(collection, face, inner, camera, expression, head, files)
+
+
+def moving_pieces(performance: Performance, topology: str, stride: int,
+                  image: bpy.types.Image) -> Iterator[tuple[bpy.types.Object, VertexFrames]]:
+    """The objects that a topology has, and their vertices in all frames in Blender's axes.
+
+    In these axes from the beginning: turning the shapes once is cheaper than turning every frame.
+    """
+    if topology == "head":
+        vertices = HeadFrames(performance)
+        head = bpy.data.objects.new("Face", build_head_mesh("Face", vertices.neutral, image))
+        add_groups(head)
+        yield head, vertices.turned_to(TO_BLENDER.astype(np.float32))
+        return
+    maps, material = performance.topology, build_material("Face Skin", image)
+    grid, openings = mesh_grid(maps, topology, stride), opening_grid(maps)
+    for title, piece, sample in (("Face", grid, grid.sample),
+                                 ("Eyes and Mouth", openings, lambda head: opening_vertices(head, maps))):
+        vertices = performance.vertices(lambda head, sample=sample: to_blender(sample(head)))
+        placed = bpy.data.objects.new(title, build_mesh(title, vertices.neutral, piece.quads, piece.uvs))
+        placed.data.materials.append(material)
+        yield placed, vertices
 
 
 def scene_frames(performance: Performance, scene: bpy.types.Scene, first: int) -> np.ndarray:
