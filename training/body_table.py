@@ -24,9 +24,7 @@ FOLDER = Path(__file__).parent.parent / "prn_blender/prn"
 SHOULDERS = 5.2                 # hm08's y (decimetres) below which nothing moves
 BESIDE = 1.25                   # and its x, beyond which nothing moves
 SMALLEST = 1e-3                 # shares below this are left out
-# What of the base mesh gets a colour of its own in the texture; the order is the number in the file.
-PARTS = ("body", "helper-upper-teeth", "helper-lower-teeth", "helper-tongue", "helper-l-eyelashes-1", "helper-l-eyelashes-2",
-         "helper-r-eyelashes-1", "helper-r-eyelashes-2")
+PARTS = ("body", "helper-tongue")   # what of the base mesh lies on the skin's texture; the order is the number in the file
 
 
 def laplacian(vertices: np.ndarray, quads: np.ndarray):

@@ -125,14 +125,15 @@ def read_proxy(path: Path, kit: Kit) -> Part | None:
 class Renderer:
     """Holds the GL context, the head's fixed geometry and the proxies."""
 
-    def __init__(self, kit: Kit, hm08: Hm08, proxies: Path) -> None:
-        self.kit = kit
+    def __init__(self, kit: Kit, hm08: Hm08, proxies: Path, pixels: int = PIXELS) -> None:
+        """pixels: side of the pictures."""
+        self.kit, self.pixels = kit, pixels
         self.context = moderngl.create_context(standalone=True, backend="egl")
         self.program = self.context.program(vertex_shader=_VERTEX, fragment_shader=_FRAGMENT)
         self.target = self.context.framebuffer(
-            [self.context.renderbuffer((PIXELS, PIXELS), 4, samples=SAMPLES)],
-            self.context.depth_renderbuffer((PIXELS, PIXELS), samples=SAMPLES))
-        self.resolved = self.context.framebuffer([self.context.renderbuffer((PIXELS, PIXELS), 4)])
+            [self.context.renderbuffer((pixels, pixels), 4, samples=SAMPLES)],
+            self.context.depth_renderbuffer((pixels, pixels), samples=SAMPLES))
+        self.resolved = self.context.framebuffer([self.context.renderbuffer((pixels, pixels), 4)])
         self._body(hm08)
         self.hair, self.beards, self.extras = [], [], []
         for path in sorted(proxies.glob("hair/*/*.json")):
@@ -220,16 +221,16 @@ class Renderer:
     def draw(self, rng: np.random.Generator, shape: np.ndarray, rotation: np.ndarray, translation: np.ndarray,
              focal: float, centre: np.ndarray, skin: np.ndarray, background: np.ndarray,
              wear: str | None = None) -> np.ndarray:
-        """One picture (PIXELS, PIXELS, 3) uint8 RGB of a head (V, 3) in the head frame, random in light and dress.
+        """One picture (pixels, pixels, 3) uint8 RGB of a head (V, 3) in the head frame, random in light and dress.
 
-        skin: (256, 256, 3) texture on the UV layout. background: (PIXELS, PIXELS, 3).
+        skin: (256, 256, 3) texture on the UV layout. background: (pixels, pixels, 3).
         wear: "glasses" or "beard", put on besides what chance gives.
         """
         program = self.program
         for name, value in (("rotation", rotation.T.astype("f4").tobytes()), ("translation", translation.astype("f4")),
                             ("centre", centre.astype("f4"))):
             program[name].write(value if isinstance(value, bytes) else value.tobytes())
-        program["focal"], program["pixels"] = float(focal), float(PIXELS)
+        program["focal"], program["pixels"] = float(focal), float(self.pixels)
         self._light(rng)
         self.target.use()
         self.context.clear(0, 0, 0, 0)
@@ -251,7 +252,7 @@ class Renderer:
         self._draw(2, shape, eye_normals, self.layout_uv, paint, self.local, self.eyes, None)
         self._dress(rng, shape, wear)
         self.context.copy_framebuffer(self.resolved, self.target)
-        drawn = np.frombuffer(self.resolved.read(components=4), np.uint8).reshape(PIXELS, PIXELS, 4)
+        drawn = np.frombuffer(self.resolved.read(components=4), np.uint8).reshape(self.pixels, self.pixels, 4)
         share = drawn[..., 3:].astype(np.uint16)
         return ((drawn[..., :3] * share + background * (255 - share)) // 255).astype(np.uint8)
 
@@ -284,7 +285,9 @@ class Renderer:
                 parts.append(part)
         if wear is not None:
             parts.append({"beard": self.beards[0], **dict(self.extras)}[wear])
-        hair_tone = np.exp(rng.normal(-0.2, 0.5)) * np.exp(rng.normal(0, 0.15, 3))
+        self._put_on(parts, shape, np.exp(rng.normal(-0.2, 0.5)) * np.exp(rng.normal(0, 0.15, 3)))
+
+    def _put_on(self, parts: list[Part], shape: np.ndarray, hair_tone: np.ndarray) -> None:
         self.program["shine"] = 0.1
         self.context.enable(moderngl.BLEND)
         self.context.blend_func = (moderngl.SRC_ALPHA, moderngl.ONE_MINUS_SRC_ALPHA, moderngl.ONE, moderngl.ONE)

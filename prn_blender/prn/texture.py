@@ -25,6 +25,11 @@ DARKEST = 8.0  # added before logarithms of 0..255 colours: ratios in near-black
 
 def make_texture(face: FaceCapture, size: int = 2048) -> np.ndarray:
     """The whole texture, (size, size, 3) uint8 sRGB RGB, in the topology's UV layout with v up (row 0 is v = 1)."""
+    return texture_and_knowledge(face, size)[0]
+
+
+def texture_and_knowledge(face: FaceCapture, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """`make_texture`, and how far each texel of the map comes from the photo, from either side: (256, 256) float32 in 0..1."""
     mask = face.topology.mask
     surface = close_openings(face.position_map, face.topology)
     surface = pull_push(surface, mask | opening_texels(face.topology))
@@ -51,7 +56,7 @@ def make_texture(face: FaceCapture, size: int = 2048) -> np.ndarray:
     texture = mirrored_colours(fine, large(light)) * mirror
     texture += (large(grown) + grain) * (1 - direct - mirror)
     texture += fine * direct
-    return np.clip(texture + 0.5, 0, 255, out=texture).astype(np.uint8)
+    return np.clip(texture + 0.5, 0, 255, out=texture).astype(np.uint8), known
 
 
 def cut_out(image: np.ndarray, places: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
