@@ -88,8 +88,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
                         help="which faces: the largest (default), all, or the Nth largest")
     parser.add_argument("--surface", choices=("fitted", "raw"), default="fitted",
                         help="the clean surface (default), or the network's own")
-    parser.add_argument("--topology", choices=("grid", "loops"), default="grid",
-                        help="the position map's grid (default), or hm08's face with loops round eyes and mouth")
+    parser.add_argument("--topology", choices=("grid", "loops", "head"), default="grid",
+                        help="the position map's grid (default), hm08's face with loops round eyes and mouth, or its whole head "
+                             "with eyes, teeth, neck and the 52 ARKit shape keys")
     parser.add_argument("--detail", type=int, choices=(1, 2, 4), default=None,
                         help="texels of the grid a vertex: 1 is finest (default: 1 for a photograph, 2 for a video)")
     parser.add_argument("--texture", metavar="SIZE", type=int, choices=TEXTURE_SIZES, default=2048,
@@ -229,7 +230,9 @@ def capture_request(request: argparse.Namespace) -> dict[str, int]:
 
     from .prn.capture import capture_image
     from .prn.engine import OnnxEngine
+    from .prn.head import doubt
     from .prn.position_map import HM08
+    from .prn.skin import make_skin
     from .prn.texture import make_texture
     from .prn.weights import load_bundle
     watch.stage("start")
@@ -238,7 +241,11 @@ def capture_request(request: argparse.Namespace) -> dict[str, int]:
     faces = capture_image(request.input, faces=request.face, surface=request.surface,
                           interocular=request.eye_distance / 1000, engine=engine)
     watch.stages(faces[0].seconds)
-    textures = [make_texture(face, request.texture) for face in faces]
+    skins = [make_skin(face, request.topology, request.texture) for face in faces]
+    # The preview and the outputs are of the position map, whatever the mesh.
+    textures = skins
+    if request.topology == "head" and (request.preview is not None or request.write):
+        textures = [make_texture(face, request.texture) for face in faces]
     watch.stage("texture")
 
     written = []
@@ -261,9 +268,9 @@ def capture_request(request: argparse.Namespace) -> dict[str, int]:
         scene = new_stage()
         watch.stage("Blender")
         built = []
-        for face, texture in zip(faces, textures):
+        for face, skin in zip(faces, skins):
             built.append(build_face(
-                face, texture, scene, topology=request.topology, stride=request.detail or 1, with_camera=request.camera,
+                face, skin, scene, topology=request.topology, stride=request.detail or 1, with_camera=request.camera,
                 beside=built[0].placement if built else None, camera=built[0].camera if built else None))
         watch.stage("scene")
         written += export(request.output, [face.mesh for face in built])
@@ -272,6 +279,8 @@ def capture_request(request: argparse.Namespace) -> dict[str, int]:
     print(f"{len(faces)} {'face' if len(faces) == 1 else 'faces'} captured in {watch}")
     for face in faces:
         print(f"  yaw {face.yaw:.0f}°, pitch {face.pitch:.0f}°, roll {face.roll:.0f}°")
+        if request.topology == "head" and doubt(face):
+            print(f"  {doubt(face)}")
     if engine.bundle.research_only:
         print(f"weights: {engine.bundle.licence}")
     if engine.topology.name != HM08:

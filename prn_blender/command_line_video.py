@@ -51,7 +51,7 @@ def capture_take(request: argparse.Namespace) -> int:
     watch = Stopwatch()
     from .prn.engine import OnnxEngine
     from .prn.performance import Smoothing, capture_performance
-    from .prn.take_texture import make_take_texture
+    from .prn.take_texture import make_take_skin, make_take_texture
     from .prn.weights import load_bundle
     watch.stage("start")
     engine = OnnxEngine(load_bundle(request.weights))
@@ -65,6 +65,7 @@ def capture_take(request: argparse.Namespace) -> int:
         line.end()
     watch.stage("performance")
     texture = make_take_texture(performance, request.texture)
+    skin = texture if request.topology != "head" else make_take_skin(performance, request.texture)
     watch.stage("texture")
     written = []
     if request.preview is not None:
@@ -82,7 +83,7 @@ def capture_take(request: argparse.Namespace) -> int:
         match_time(scene, performance.fps, performance.start + len(performance))
         watch.stage("Blender")
         with tempfile.TemporaryDirectory(prefix=f".{request.output.stem}-", dir=request.output.parent) as folder:
-            built = build_performance(performance, texture, scene, way=request.animation, topology=request.topology,
+            built = build_performance(performance, skin, scene, way=request.animation, topology=request.topology,
                                       stride=stride, source=request.input, folder=Path(folder), name=request.output.stem)
             if request.input.exists():
                 add_sound(scene, request.input, scene.frame_start)

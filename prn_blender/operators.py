@@ -44,6 +44,7 @@ class PRN_OT_capture_image(JobOperator, bpy.types.Operator, ResultOptions, FaceO
     def work(self, context):
         """What the worker does: a function that needs nothing of bpy any more."""
         path, frame, texture_size = bpy.path.abspath(self.filepath), self.frame, int(self.texture_size)
+        topology = self.topology.lower()
         face, surface, interocular = self.face, self.surface.lower(), self.eye_distance / 1000
         engine = engine_choice(context)
 
@@ -54,7 +55,7 @@ class PRN_OT_capture_image(JobOperator, bpy.types.Operator, ResultOptions, FaceO
             from .stills import StillRequest, capture_still
 
             picture = Picture(Path(path), frame - 1 if inputs.is_video(Path(path)) else None)
-            return capture_still(StillRequest(picture, face, surface, interocular, texture_size, engine), job.report)
+            return capture_still(StillRequest(picture, face, surface, interocular, topology, texture_size, engine), job.report)
         return work
 
     def build(self, context, stills):
@@ -73,6 +74,9 @@ class PRN_OT_capture_image(JobOperator, bpy.types.Operator, ResultOptions, FaceO
         select(context, faces)
         if getattr(self, "in_window", False):
             show_selected(context)
+        for face in faces:
+            if "doubt" in face[FACTS]:
+                self.report({"WARNING"}, face[FACTS]["doubt"])
         vertices = len(faces[0].data.vertices)
         if len(faces) == 1:
             self.report({"INFO"}, rpt_("Captured {name}: {count} vertices").format(name=faces[0].name, count=vertices))
@@ -172,7 +176,8 @@ class PRN_OT_capture_video(JobOperator, bpy.types.Operator, ResultOptions, TakeO
         if not self.face:
             raise CaptureError(rpt_("A performance is of one face: choose its number."))
         rate = scene.render.fps / scene.render.fps_base
-        request = TakeRequest(footage, rate, self.face, self.eye_distance / 1000, int(self.texture_size), engine_choice(context))
+        request = TakeRequest(footage, rate, self.face, self.eye_distance / 1000, self.topology.lower(),
+                              int(self.texture_size), engine_choice(context))
         return lambda job: capture_take(request, job)
 
     def build(self, context, take):

@@ -7,7 +7,7 @@ import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty
 
 # Of the shipped topology, and of the surfaces in eyes and mouth.
-VERTICES, OPENINGS = {"FULL": 51892, "HALF": 12826, "QUARTER": 3128, "LOOPS": 3003}, 1734
+VERTICES, OPENINGS = {"FULL": 51892, "HALF": 12826, "QUARTER": 3128, "LOOPS": 3003, "HEAD": 11564}, 1734
 STRIDES = {"FULL": 1, "HALF": 2, "QUARTER": 4}
 
 EYE_DISTANCE = {
@@ -22,9 +22,11 @@ class ResultOptions:
     topology: EnumProperty(
         name="Topology", description="Which mesh the face is built as",
         items=(("GRID", "Position Map Grid", "One vertex a texel of the position map: dense and even"),
-               ("LOOPS", "Face Loops", "MakeHuman's hm08 face with edge loops round eyes and mouth: 3,003 vertices, made to be animated")))
+               ("LOOPS", "Face Loops", "MakeHuman's hm08 face with edge loops round eyes and mouth: 3,003 vertices, made to be animated"),
+               ("HEAD", "Head", "MakeHuman's hm08 head with eyes, teeth, tongue, lashes and neck: 11,564 vertices, with its own UV layout "
+                                "and the 52 ARKit shape keys")))
     detail: EnumProperty(
-        name="Detail", description="How dense the position map's grid is; Face Loops has one density",
+        name="Detail", description="How dense the position map's grid is; the other topologies have one density",
         items=(("FULL", "Full", "Every texel: about 52,000 vertices"),
                ("HALF", "Half", "Every second texel: about 13,000 vertices"),
                ("QUARTER", "Quarter", "Every fourth texel: about 3,000 vertices")))
@@ -51,7 +53,7 @@ class TakeOptions:
                ("PC2", "Point Cache", "A PC2 file beside the .blend file, for long takes"),
                ("RELATIVE", "Relative Keys", "A shape key a frame, each with a curve of its own")))
     take_detail: EnumProperty(
-        name="Detail", description="How dense the position map's grid is in every frame; Face Loops has one density",
+        name="Detail", description="How dense the position map's grid is in every frame; the other topologies have one density",
         items=ResultOptions.__annotations__["detail"].keywords["items"], default="HALF")
     match_time: BoolProperty(
         name="Match Scene", description="Give the scene the video's frame rate and length; off: the scene stays as it is")
@@ -70,4 +72,6 @@ def build_arguments(options: ResultOptions) -> dict:
 
 def megabytes_a_frame(options) -> float:
     """What a frame of shape keys or of a point cache costs."""
+    if options.topology == "HEAD":
+        return VERTICES["HEAD"] * 12 / 1e6
     return (VERTICES[options.topology if options.topology == "LOOPS" else options.take_detail] + OPENINGS) * 12 / 1e6

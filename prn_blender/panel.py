@@ -149,6 +149,8 @@ class PRN_PT_face(Sidebar, bpy.types.Panel):
         if facts.get("face_pixels", 80) < 80:
             wrapped(layout, iface_("The face is small in the picture: a closer photo gives a sharper texture."), "INFO",
                     characters(context))
+        elif "doubt" in facts:
+            wrapped(layout, facts["doubt"], "INFO", characters(context))
         elif abs(facts.get("yaw", 0)) > 50:
             wrapped(layout, iface_("The face is turned far to the side: a photo from the front is more exact."), "INFO",
                     characters(context))

@@ -22,7 +22,7 @@ from .prn.detector import FaceBox, detect_faces
 from .prn.engine import EngineChoice, open_engine
 from .prn.errors import NoFaceError
 from .prn.image_io import load_image
-from .prn.texture import make_texture
+from .prn.skin import make_skin
 from .prn.video import read_frame
 
 Report = Callable[[str, float], None]
@@ -34,6 +34,7 @@ class StillRequest:
     face: int = 1  # counted from the largest; 0 is all
     surface: str = "fitted"
     interocular: float = 0.063  # metres
+    topology: str = "grid"  # whose UV layout the texture is in
     texture_size: int = 2048
     engine: EngineChoice = EngineChoice()
 
@@ -116,12 +117,13 @@ def capture_still(request: StillRequest, report: Report = lambda stage, fraction
         raise NoFaceError(f"No face found in {request.picture}: use a picture in which the face is upright, well lit and "
                           f"at least 40 pixels wide.")
     report("Capturing the face", 0.5)
-    key = _key(request.picture), replace(request, texture_size=0)
+    key = _key(request.picture), replace(request, texture_size=0, topology="")
     captures, photo = _captured.get(key, partial(_capture, request, looked))
     stills = []
     for index, capture in enumerate(captures):
         report("Making the texture", 0.6 + 0.4 * index / len(captures))
-        texture, seconds = _textured.get((key, index, request.texture_size), partial(_texture, capture, request.texture_size))
+        texture, seconds = _textured.get((key, index, request.topology == "head", request.texture_size),
+                                          partial(_texture, capture, request.topology, request.texture_size))
         number = index + 1 if request.face == 0 else request.face
         stills.append(Still(capture, number, texture, photo, capture.seconds | looked.seconds | {"texture": seconds}))
     report("Building the face", 1.0)
@@ -134,9 +136,9 @@ def _capture(request: StillRequest, looked: Looked) -> tuple[list[FaceCapture], 
     return captures, encode(".jpg", looked.image)
 
 
-def _texture(capture: FaceCapture, size: int) -> tuple[bytes, float]:
+def _texture(capture: FaceCapture, topology: str, size: int) -> tuple[bytes, float]:
     started = time.perf_counter()
-    return encode(".png", make_texture(capture, size)), time.perf_counter() - started
+    return encode(".png", make_skin(capture, topology, size)), time.perf_counter() - started
 
 
 def encode(ending: str, pixels: np.ndarray) -> bytes:

@@ -14,7 +14,7 @@ from .prn.engine import EngineChoice, open_engine
 from .prn.errors import CaptureCancelled
 from .prn.image_io import load_image
 from .prn.performance import Performance, capture_performance
-from .prn.take_texture import make_take_texture
+from .prn.take_texture import make_take_skin, make_take_texture
 from .prn.track import Progress
 from .prn.video import Video, VideoFrame, open_video, read_frame
 from .stills import Kept, encode, file_state
@@ -28,6 +28,7 @@ class TakeRequest:
     fps: float | None = None  # of footage: the scene's rate
     face: int = 1
     interocular: float = 0.063  # metres
+    topology: str = "grid"  # whose UV layout the texture is in
     texture_size: int | None = 2048  # None: no texture is wanted
     engine: EngineChoice = EngineChoice()
 
@@ -44,12 +45,13 @@ _performances = Kept(1)  # so that another way of building, in the redo panel, d
 def capture_take(request: TakeRequest, job) -> Take:
     """The whole work. job: as in jobs.py. Raises CaptureError in one sentence, or jobs.Cancelled."""
     path = request.source if isinstance(request.source, Path) else request.source.path
-    key = replace(request, texture_size=None), file_state(path)
+    key = replace(request, texture_size=None, topology=""), file_state(path)
     performance = _performances.get(key, partial(_perform, request, job))
     texture = None
     if request.texture_size:
         job.report("Making the texture", 0.95)
-        texture = encode(".png", make_take_texture(performance, request.texture_size))
+        make = make_take_skin if request.topology == "head" else make_take_texture
+        texture = encode(".png", make(performance, request.texture_size))
     job.report("Building the face", 1.0)
     return Take(performance, texture)
 

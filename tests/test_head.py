@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.capture import capture_image
+from prn_blender.prn.face_fit import GRID, load_shape_space
 from prn_blender.prn.head import PARTS, build_head, head_of, load_head_topology
-from prn_blender.prn.position_map import load_topology, sample
-from prn_blender.prn.render import vertex_normals
+from prn_blender.prn.position_map import cross, load_topology, sample
+from prn_blender.prn.render import draw, triangulate, vertex_normals
 
 ASTRONAUT = Path(__file__).parent / "data" / "astronaut.jpg"
 
@@ -71,3 +74,69 @@ def test_nothing_jumps_at_the_faces_rim(face):
 def test_photo_is_neutral_plus_shapes(face):
     head = build_head(face)
     assert np.allclose(head.vertices, head.neutral + np.tensordot(head.weights, head.shapes, 1), atol=1e-6)
+
+
+# ---- eyes, lids, mouth -----------------------------------------------------------------------------------------------
+
+
+PEOPLE = 6
+
+
+def people():
+    """Heads of random people with random residuals: wider than photographs give them."""
+    rng = np.random.default_rng(11)
+    space = load_shape_space()
+    for _ in range(PEOPLE):
+        rough = rng.normal(0, 0.02, (GRID, GRID, 3)).astype(np.float32)
+        residual = cv2.GaussianBlur(rough, (0, 0), 4.0)  # about a millimetre
+        yield head_of(rng.normal(0, 1, space.identities), np.zeros(52), residual)
+
+
+def posed(head, **weights):
+    return head.neutral + sum(value * head.shapes[ARKIT_NAMES.index(name)] for name, value in weights.items())
+
+
+def both(**weights):
+    return {name + side: value for name, value in weights.items() for side in ("Left", "Right")}
+
+
+def pixels_of(head_vertices, quads, part, names, place, metres=0.05, size=160):
+    """How many pixels of a picture from the front, round a place, show parts of these names."""
+    scale = size / metres
+    flat = ((head_vertices - [*place[:2], 0]) * scale + [size / 2, size / 2, 0]).astype(np.float32)
+    triangles = triangulate(quads)
+    first, second, third = (flat[triangles[:, k], :2] for k in range(3))
+    front = cross(second - first, third - first) < 0
+    fragments = draw(flat, triangles[front], size, size)
+    shown = np.repeat(part, 2)[front][fragments.triangle[fragments.covered]]
+    return int(np.isin(shown, [PARTS.index(name) for name in names]).sum())
+
+
+EYE = ("white", "iris", "pupil", "cornea")
+
+
+@pytest.mark.parametrize("others", [{}, both(eyeSquint=1.0), both(eyeLookDown=1.0), both(browDown=1.0),
+                                    {"eyeLookOutLeft": 1.0, "eyeLookInRight": 1.0}, both(cheekSquint=1.0)])
+def test_closed_lids_hide_the_eyes(others):
+    topology = load_head_topology()
+    shown = topology.part != PARTS.index("lashes")
+    for head in people():
+        opened = posed(head)
+        closed = posed(head, **others, **both(eyeBlink=1.0))
+        for centre, _ in head.eyes:
+            before = pixels_of(opened, topology.quads[shown], topology.part[shown], EYE, centre)
+            after = pixels_of(closed, topology.quads[shown], topology.part[shown], EYE, centre)
+            assert before > 300 and after <= 0.01 * before
+
+
+@pytest.mark.parametrize("name", ["eyeSquint", "cheekSquint", "eyeWide", "eyeLookUp", "eyeLookDown", "eyeLookIn", "eyeLookOut"])
+def test_no_lid_goes_through_an_eye_at_any_blink(name):
+    topology = load_head_topology()
+    for head in people():
+        for share in np.linspace(0, 1, 6):
+            for strength in (0.0, 0.5, 1.0):
+                vertices = posed(head, **both(eyeBlink=share, **{name: strength}))
+                for lids, (centre, radius) in zip(topology.lids, head.eyes):
+                    outer = lids.lid[lids.need[:, 0] > 0.0005]  # what can be seen from outside
+                    clear = np.linalg.norm(vertices[outer] - centre, axis=1) - radius
+                    assert clear.min() > 0

@@ -1,5 +1,7 @@
 """The face in Blender's scene: exactly over the photo, in metres, complete and named for an artist. Needs bpy."""
 
+from pathlib import Path
+
 import bpy
 import numpy as np
 import pytest
@@ -7,7 +9,12 @@ from bpy_extras.object_utils import world_to_camera_view
 from mathutils import Vector
 
 from exact_face import HEIGHT, WIDTH, exact_face, skin_texture
+from prn_blender.prn.arkit import ARKIT_NAMES
+from prn_blender.prn.capture import capture_image
+from prn_blender.prn.head import build_head, load_head_topology
+from prn_blender.prn.position_map import sample
 from prn_blender.scene.face import build_face
+from prn_blender.scene.frames import to_blender
 from prn_blender.scene.stage import new_stage
 
 
@@ -112,3 +119,63 @@ def test_two_faces_of_one_photo_share_the_camera(scene):
     assert second.camera == first.camera and second.collection != first.collection
     wanted = far.topology.grid(1).sample(far.position_map)[::500, :2]
     np.testing.assert_allclose(on_the_photo(scene, second, vertices_of(second.mesh.data)[::500]), wanted, atol=0.05)
+
+
+# ---- the head --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def head_texture():
+    return np.full((256, 256, 3), (205, 160, 135), np.uint8)
+
+
+def evaluated(built) -> np.ndarray:
+    """The mesh's vertices with its shape keys as they are set."""
+    piece = built.mesh.evaluated_get(bpy.context.evaluated_depsgraph_get())
+    return vertices_of(piece.data)
+
+
+def test_head_is_complete_and_clean(scene, head_texture):
+    built = build_face(exact_face(), head_texture, scene, topology="head")
+    mesh, topology = built.mesh.data, load_head_topology()
+    assert built.openings is None and not mesh.validate()
+    assert (len(mesh.vertices), len(mesh.polygons)) == (topology.count, len(topology.quads))
+    assert [material.name for material in mesh.materials] == ["Face Skin", "Eyes", "Cornea", "Teeth", "Gums", "Tongue", "Lashes"]
+    assert {polygon.material_index for polygon in mesh.polygons} == set(range(len(mesh.materials)))
+    assert all(mesh.polygons[index].use_smooth for index in (0, 5000, -1))
+    keys = mesh.shape_keys.key_blocks
+    assert [key.name for key in keys[1:]] == list(ARKIT_NAMES)
+    groups = {group.name for group in built.mesh.vertex_groups}
+    assert {"face", "scalp", "neck", "lips", "ear.L", "ear.R", "eye.L", "eye.R", "lids.L", "teeth.upper", "teeth.lower"} <= groups
+    left = built.mesh.vertex_groups["eye.L"].index
+    assert all(vertex.co.x > 0 for vertex in mesh.vertices if left in [group.group for group in vertex.groups])
+    uvs = np.empty(2 * len(mesh.loops), np.float32)
+    mesh.uv_layers["UVMap"].uv.foreach_get("vector", uvs)
+    np.testing.assert_array_equal(uvs.reshape(-1, 4, 2), topology.texture[topology.corners])
+
+
+def test_head_lies_over_the_face(scene, head_texture):
+    face = exact_face(35, -20, 10)
+    built = build_face(face, head_texture, scene, topology="head")
+    topology = load_head_topology()
+    inner = topology.trusted[topology.trust[topology.trusted] > 0.99][::40]
+    places = topology.trusted_uv[topology.trust[topology.trusted] > 0.99][::40] * 256 - 0.5
+    wanted = sample(face.position_map, places)[:, :2]
+    assert np.linalg.norm(on_the_photo(scene, built, vertices_of(built.mesh.data)[inner]) - wanted, axis=1).mean() < 1.5
+
+
+def test_head_wears_the_photos_expression_and_rests_in_its_basis(scene, head_texture):
+    face = capture_image(Path(__file__).parent / "data" / "astronaut.jpg")[0]
+    built = build_face(face, head_texture, scene, topology="head")
+    keys = built.mesh.data.shape_keys.key_blocks
+    assert keys["mouthSmileLeft"].value > 0.2 and keys["jawOpen"].value < 0.9
+    bpy.context.view_layer.update()
+    head = build_head(face)
+    inner = load_head_topology().trusted
+    np.testing.assert_allclose(evaluated(built)[inner], to_blender(head.vertices)[inner], atol=2e-4)
+    np.testing.assert_allclose(vertices_of(built.mesh.data)[inner], to_blender(head.neutral)[inner], atol=0.004)  # but for the gaze's lids
+
+
+def test_a_face_turned_too_far_says_so(scene, head_texture):
+    assert "mirror image" in build_face(exact_face(75), head_texture, scene, topology="head").mesh["prn_capture"]["doubt"]
+    assert "doubt" not in build_face(exact_face(20), head_texture, scene, topology="head").mesh["prn_capture"]

@@ -30,7 +30,7 @@ RIM = 0.022                     # metres from the face's rim inwards over which 
 TRUST = 400.0                   # how much more a map's texel weighs than the wish for no displacement
 ARCH_SCALE = np.array([0.90, 1.0, 0.90])    # hm08's arches are wider than teeth of people with eyes 63 mm apart need
 # Metres downwards and backwards: the upper incisors stand before the lower ones and overlap them.
-ARCH_SHIFT = {"upper": (0.0, 0.0), "lower": (-0.0012, 0.0032)}
+ARCH_SHIFT = {"upper": (0.0, -0.0026), "lower": (-0.0012, 0.0006)}
 RANK = 96                       # of the operator that carries the face's displacement on
 
 

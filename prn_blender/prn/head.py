@@ -38,6 +38,9 @@ PARTS = ("skin", "mouth", "sockets", "tongue", "teeth", "gums", "lashes", *EYE_P
 # a person at rest differs from the shape space by about SPREAD metres.
 EXPRESSION_ERROR, SPREAD = 0.5, 0.0015
 FRONTAL = 25.0, 55.0    # degrees of yaw up to which both sides are seen, and from which only one is
+STEEP = 40.0            # degrees of pitch beyond which the head's proportions are guessed
+LID_SPACE = 0.0011      # metres between the eyeball and the lids' outer side, at least: a cornea goes between them
+HELD = 0.15             # how much the shape space's place of an eye counts against where the lids want it
 HIDDEN_SIDE = 0.3       # of what makes the two sides differ so much stays where no photo tells
 ACTIVE = 0.03           # weight from which a shape of the photo's expression counts
 
@@ -252,7 +255,41 @@ class Lids:
             upper, lower = sorted(halves, key=lambda half: mean[half, 1].mean())
             self.upper.append(upper)
             self.lower.append(lower)
+        self.others = [number for number in range(len(ARKIT_NAMES)) if number != self.number and
+                       np.abs(topology.expression[number, np.concatenate([*self.upper, *self.lower])]).max() > 5e-4]
         self._spread_blink(topology, np.linalg.norm(blink, axis=1))
+        # How far the lids' outer side is from the eyeball on the mean head, and has to be on any.
+        self.centre, self.radius = topology.eyes(topology.mean)[side]
+        away = np.linalg.norm(mean - self.centre, axis=1) - self.radius
+        inside = np.concatenate([np.concatenate(halves) for halves in (self.upper[:1], self.lower[:1])])
+        self.inner = np.unique(inside)
+        self.rest_away = away[self.inner]
+        lid = np.zeros(topology.skin, bool)
+        lid[np.concatenate([*self.upper, *self.lower, self.rest])] = True
+        for _ in range(3):      # and the lower lid below its edge
+            lid[topology.sides[lid[topology.sides].any(1)]] = True
+        lid &= (away > -2e-4) & (away < 0.012)
+        self.lid = np.flatnonzero(lid)
+        self.need = np.minimum(away[self.lid] - 2e-4, LID_SPACE)[:, None]
+
+    def seat(self, neutral: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
+        """The eyeball's centre (3,) where the person's own lids lie against it as on the mean head."""
+        wanted = radius + self.rest_away * radius / self.radius
+        moved = np.array(centre, np.float64)
+        for _ in range(3):
+            arm = neutral[self.inner] - moved
+            length = np.linalg.norm(arm, axis=1, keepdims=True)
+            out = arm / length
+            off = length[:, 0] - wanted
+            system = out.T @ out + HELD * len(out) * np.eye(3)
+            moved = moved + np.linalg.solve(system, out.T @ off - HELD * len(out) * (moved - centre))
+        return moved
+
+    def push(self, points: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
+        """(L, 3) what is lacking between the lids `lid` at points (L, 3) and the eyeball, outwards; mostly nothing."""
+        arm = points - centre
+        length = np.linalg.norm(arm, axis=1, keepdims=True)
+        return np.maximum(radius + self.need * radius / self.radius - length, 0) * arm / length
 
     def _spread_blink(self, topology: HeadTopology, moved: np.ndarray) -> None:
         """How the rest of the lid follows its edge: as a membrane that is held by the edge, the lower lid and the still skin around.
@@ -281,8 +318,8 @@ class Lids:
         self.still = np.setdiff1d(np.flatnonzero(moved > 0), np.concatenate([edge, self.rest]))
         self.edge, self.follow = edge, np.linalg.solve(system, pull).astype(np.float32)
 
-    def close(self, neutral: np.ndarray, blink: np.ndarray) -> float:
-        """Makes the blink (V, 3) close the lids of a neutral head (V, 3), in place.
+    def close(self, neutral: np.ndarray, blink: np.ndarray, centre: np.ndarray, radius: float) -> float:
+        """Makes the blink (V, 3) close the lids of a neutral head (V, 3), in place, round the eyeball and not through it.
 
         Returns how much further the given blink went over the middle of the eye: what its weights are to be multiplied by.
         """
@@ -292,7 +329,20 @@ class Lids:
         for upper, lower in zip(self.upper, self.lower):
             blink[upper] = along(neutral[lower], shares_along(neutral[upper])) - neutral[upper]
         blink[self.rest] = self.follow @ blink[self.edge]
+        # The lids go on a straight line and the eye is round: where the line is too near, its end goes further out.
+        for share in (1.0, 0.75, 0.5, 0.3):
+            lack = self.push(neutral[self.lid] + share * blink[self.lid], centre, radius)
+            blink[self.lid] += lack / share
         return float(np.clip(before / max(np.linalg.norm(blink[middle], axis=1).mean(), 1e-4), 0.5, 3.0))
+
+
+    def clear(self, neutral: np.ndarray, shapes: np.ndarray, centre: np.ndarray, radius: float) -> None:
+        """Keeps the lids off the eyeball, in place, when the other shapes (52, V, 3) that move them come with or without a blink."""
+        closing = shapes[self.number, self.lid]
+        for number in self.others:
+            for share in (0.0, 0.5, 1.0):
+                place = neutral[self.lid] + share * closing + shapes[number, self.lid]
+                shapes[number, self.lid] += self.push(place, centre, radius)
 
 
 def shares_along(line: np.ndarray) -> np.ndarray:
@@ -365,6 +415,17 @@ def load_head_topology() -> HeadTopology:
     return HeadTopology(Path(__file__).parent)
 
 
+def doubt(capture: FaceCapture) -> str | None:
+    """What of a head its photo cannot tell, in a sentence, or None if it shows enough."""
+    if abs(capture.yaw) > FRONTAL[1]:
+        return (f"The face is turned by {abs(capture.yaw):.0f}°: the far side of the head is the mirror image of the near side, and "
+                f"its width a guess; a photo from the front is more exact.")
+    if abs(capture.pitch) > STEEP:
+        return (f"The face looks {'up' if capture.pitch > 0 else 'down'} by {abs(capture.pitch):.0f}°: the height of the head is a "
+                f"guess; a photo from the front is more exact.")
+    return None
+
+
 def build_head(capture: FaceCapture) -> Head:
     """The head of a captured face. Raises CaptureError if the weights in use have another topology than hm08."""
     capture.topology.require_hm08("The head")
@@ -401,13 +462,24 @@ def adapted(topology: HeadTopology, rows: np.ndarray, numbers: np.ndarray, own: 
     shape space's, in the space's size; metric: how much larger the person is.
     """
     neutral = topology.mean_vertices * np.float32(metric) + topology.movements(rows - topology.mean * np.float32(metric))
-    neutral = topology.place_eyes(neutral, rows)
-    eyes = topology.eyes(rows)
+    eyes = []
+    for lids, part, (centre, radius) in zip(topology.lids, topology.eye_vertices, topology.eyes(rows)):
+        centre = lids.seat(neutral, centre, radius)
+        neutral[part] = centre + radius * eyeball().vertices
+        pushed = np.zeros((topology.skin, 3), np.float32)
+        pushed[lids.lid] = lids.push(neutral[lids.lid], centre, radius)
+        neutral[:topology.skin] += pushed
+        neutral[topology.lashes] += topology.hung(pushed)
+        eyes.append((centre, radius))
     shapes = topology.movement_of_expression * np.float32(metric)
     own = own * np.float32(metric)
     shapes[numbers, :topology.skin] += own
     shapes[numbers, topology.lashes] += topology.hung(own)
-    closing = {lids.number: lids.close(neutral, shapes[lids.number]) for lids in topology.lids}
+    closing = {lids.number: lids.close(neutral, shapes[lids.number], *eye) for lids, eye in zip(topology.lids, eyes)}
+    for lids, eye in zip(topology.lids, eyes):
+        lids.clear(neutral, shapes, *eye)
+        changed = [lids.number, *lids.others]
+        shapes[changed, topology.lashes] = topology.hung(shapes[changed])
     for part, (_, radius), side in zip(topology.eye_vertices, eyes, ("Right", "Left")):
         for way, degrees in LOOK.items():
             # The viewer's left eye is the person's right one, and looks in to the viewer's right.
@@ -417,104 +489,3 @@ def adapted(topology: HeadTopology, rows: np.ndarray, numbers: np.ndarray, own: 
             shapes[ARKIT_NAMES.index(f"eyeLook{way}{side}"), part] = radius * (turned(rest, right, up) - rest)
     return neutral, shapes, eyes, closing
 
-
-def evened(topology: HeadTopology, rows: np.ndarray, yaw: float) -> np.ndarray:
-    """hm08 rows (H, 3) whose two sides agree as far as the photo cannot tell them apart.
-
-    Beyond FRONTAL degrees the turned-away side is more and more the seen one's mirror image; the skull and the neck, which no photo
-    shows, are so for the most part always.
-    """
-    away = np.clip((abs(yaw) - FRONTAL[0]) / (FRONTAL[1] - FRONTAL[0]), 0, 1)
-    away = away * away * (3 - 2 * away)
-    mirrored = rows[topology.mirror] * np.float32([-1, 1, 1])
-    # Positive yaw turns the face to the viewer's left, so that the camera sees the side at positive x.
-    seen = 0.5 + 0.5 * away * np.sign(yaw) * np.tanh(topology.mean[:, :1] / 0.008)
-    common = seen * rows + (1 - seen) * mirrored
-    own = np.full((len(rows), 1), HIDDEN_SIDE, np.float32)
-    own[:topology.skin, 0] += (1 - HIDDEN_SIDE) * topology.trust
-    own *= 1 - away * (1 - HIDDEN_SIDE)
-    return (own * rows + (1 - own) * common).astype(np.float32)
-
-
-def expression_shares(topology: HeadTopology, weights: np.ndarray, beyond: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What of the residual (skin, 3) is said to be the active ARKit shapes' own: their numbers (A,), and (A, skin, 3) at weight 1.
-
-    Where the photo's expression moves the face much, what the map shows beyond it is more likely the expression's
-    peculiarity than the person at rest. Each shape's part is in proportion to its share of the movement.
-    """
-    active = np.flatnonzero(weights > ACTIVE)
-    squares = topology.squared_movement[active]
-    energy = (weights[active, None] ** 2 * squares).sum(0)
-    explained = beyond * (EXPRESSION_ERROR ** 2 / (SPREAD ** 2 + EXPRESSION_ERROR ** 2 * energy))[:, None]
-    return active, (weights[active, None] * squares)[..., None] * explained
-
-
-def _monomials(points: np.ndarray) -> np.ndarray:
-    """(N, 10) 1, x, y, z and their products, of points (N, 3) metres; centred and scaled to a jaw."""
-    x, y, z = ((points - [0.0, 0.07, 0.005]) / 0.03).T
-    return np.stack([np.ones_like(x), x, y, z, x * x, y * y, z * z, x * y, y * z, z * x], 1)
-
-
-@dataclass(frozen=True)
-class Head:
-    """One person's head. Vertices are those of `HeadTopology`, head frame, metres, in the size of `FaceCapture.head_map`.
-
-    vertices = neutral + sum of weights[k] * shapes[k]: the head as the photo shows it.
-    """
-
-    vertices: np.ndarray            # (V, 3) float32, as in the photo
-    neutral: np.ndarray             # (V, 3) float32, the face at rest
-    shapes: np.ndarray              # (52, V, 3) float32, the ARKit shapes of this person at weight 1
-    weights: np.ndarray             # (52,) float32 0..1, the photo's expression
-    identity: np.ndarray            # (120,) float32, standard deviations
-    eyes: list[tuple[np.ndarray, float]]    # centre (3,) and radius of the eyeballs at rest, the viewer's left one first
-
-
-@lru_cache(maxsize=1)
-def load_head_topology() -> HeadTopology:
-    """The head topology that ships with the module."""
-    return HeadTopology(Path(__file__).parent)
-
-
-def build_head(capture: FaceCapture) -> Head:
-    """The head of a captured face. Raises CaptureError if the weights in use have another topology than hm08."""
-    capture.topology.require_hm08("The head")
-    if capture.fit is None:
-        raise CaptureError("The head needs a fitted face: capture the photo again.")
-    fit = capture.fit
-    return head_of(fit.identity, fit.expression, fit.residual, capture.metric, capture.yaw)
-
-
-def head_of(identity: np.ndarray, weights: np.ndarray, residual: np.ndarray, metric: float = 1.0,
-            yaw: float = 0.0) -> Head:
-    """The head of an identity (120,) in standard deviations and ARKit weights (52,), in the fit's terms.
-
-    residual (64, 64, 3): what the map shows beyond them, metres (`FaceFit.residual`). metric: the size (`FaceCapture.metric`).
-    yaw: how far the face was turned, degrees (`FaceCapture.yaw`).
-    """
-    topology = load_head_topology()
-    identity, weights = identity.astype(np.float32), weights.astype(np.float32)
-    beyond = topology.carried(residual)
-    active, shares = expression_shares(topology, weights, beyond[:topology.skin])
-    rows = topology.mean + np.tensordot(identity, topology.identity, 1) + beyond
-    rows[:topology.skin] -= np.tensordot(weights[active], shares, 1)
-    rows = evened(topology, rows, yaw) * np.float32(metric)
-    neutral = topology.mean_vertices * np.float32(metric) + topology.movements(rows - topology.mean * np.float32(metric))
-    neutral = topology.place_eyes(neutral, rows)
-    eyes = topology.eyes(rows)
-    shapes = topology.movement_of_expression * np.float32(metric)
-    shares *= np.float32(metric)
-    shapes[active, :topology.skin] += shares
-    shapes[active, topology.lashes] += topology.hung(shares)
-    weights = weights.copy()
-    for lids in topology.lids:
-        weights[lids.number] = min(1.0, weights[lids.number] * lids.close(neutral, shapes[lids.number]))
-    for part, (_, radius), side in zip(topology.eye_vertices, eyes, ("Right", "Left")):
-        for way, degrees in LOOK.items():
-            # The viewer's left eye is the person's right one, and looks in to the viewer's right.
-            right = {"In": degrees, "Out": -degrees}.get(way, 0.0) * (1 if side == "Right" else -1)
-            up = {"Up": degrees, "Down": -degrees}.get(way, 0.0)
-            rest = eyeball().vertices
-            shapes[ARKIT_NAMES.index(f"eyeLook{way}{side}"), part] = radius * (turned(rest, right, up) - rest)
-    vertices = neutral + np.tensordot(weights, shapes, 1)
-    return Head(vertices, neutral, shapes, weights, identity, eyes)

@@ -14,6 +14,7 @@ from .detector import FaceBox
 from .openings import opening_texels
 from .performance import KeyFrame, Performance
 from .position_map import SIZE, load_topology
+from .skin import make_skin
 from .texture import make_texture
 
 _SIDE_GAIN = 0.15  # cosine by which a turned frame has to see a texel better than the frontal one
@@ -22,7 +23,7 @@ _SIDE_GAIN = 0.15  # cosine by which a turned frame has to see a texel better th
 def make_take_texture(performance: Performance, size: int = 2048) -> np.ndarray:
     """(size, size, 3) uint8 sRGB RGB in the topology's UV layout, as `make_texture` gives it."""
     kinds = performance.key_frames
-    front = key_capture(kinds.get("front") or next(iter(kinds.values())))
+    front = front_capture(performance)
     texture = make_texture(front, size)
     for side in ("left", "right"):
         if side in kinds:
@@ -36,6 +37,17 @@ def make_take_texture(performance: Performance, size: int = 2048) -> np.ndarray:
         share = cv2.GaussianBlur(cv2.dilate(inside, np.ones((3, 3))), (0, 0), 0.8)
         texture = _laid_over(texture, make_texture(key_capture(kinds["mouth"]), size), share, None)
     return texture
+
+
+def make_take_skin(performance: Performance, size: int = 2048) -> np.ndarray:
+    """(size, size, 3) uint8 sRGB RGB in hm08's own UV layout, for the head: from the frame that shows the face best from the front."""
+    return make_skin(front_capture(performance), "head", size)
+
+
+def front_capture(performance: Performance) -> FaceCapture:
+    """The take's frame that shows the face best from the front, as the capture of a photograph."""
+    kinds = performance.key_frames
+    return key_capture(kinds.get("front") or next(iter(kinds.values())))
 
 
 def key_capture(key: KeyFrame) -> FaceCapture:

@@ -76,7 +76,8 @@ def write_usd(path: Path, faces: list[bpy.types.Object]) -> None:
 @contextlib.contextmanager
 def textures_beside(path: Path, faces: list[bpy.types.Object]):
     """The faces' packed textures as files beside `path`, named after it so that captures in one folder do not clash."""
-    images = [face.active_material.node_tree.nodes["Image Texture"].image for face in faces]
+    images = list(dict.fromkeys(node.image for face in faces for material in face.data.materials
+                                for node in material.node_tree.nodes if node.type == "TEX_IMAGE"))
     names = [image.filepath_raw for image in images]
     textures = [path.with_name(f"{path.stem}_texture{number or ''}.png") for number in range(len(images))]
     for image, texture in zip(images, textures):

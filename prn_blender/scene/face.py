@@ -9,7 +9,9 @@ import numpy as np
 from mathutils import Matrix
 
 from ..prn.capture import FaceCapture
-from ..prn.head import build_head
+from ..prn.eye_texture import eye_texture
+from ..prn.gaze import gaze_of, iris_of, look, read_eyes
+from ..prn.head import build_head, doubt
 from ..prn.openings import opening_grid, opening_vertices
 from ..prn.position_map import Grid, Topology
 from . import camera as cameras
@@ -56,7 +58,12 @@ def build_face(capture: FaceCapture, texture: np.ndarray | bytes, scene: bpy.typ
     photo: the photo's JPEG file's content, where it is there already. Raises CaptureError, before it builds anything, if
     the capture's topology has no "loops" and no "head".
     """
-    head = build_head(capture) if topology == "head" else None
+    head = None
+    if topology == "head":
+        head = build_head(capture)
+        eyes = read_eyes(capture, head)
+        gaze = gaze_of(eyes)
+        head = look(head, *gaze) if gaze else head
     grid = None if head else mesh_grid(capture.topology, topology, stride)
     height, width = capture.image.shape[:2]
     collection = bpy.data.collections.new("Face")
@@ -74,7 +81,8 @@ def build_face(capture: FaceCapture, texture: np.ndarray | bytes, scene: bpy.typ
     image = pack_image("Face Texture.png", texture)
     openings = None
     if head:
-        face = bpy.data.objects.new("Face", build_head_mesh("Face", head.neutral, image))
+        iris = pack_image("Face Eyes.png", eye_texture(iris_of(eyes)))
+        face = bpy.data.objects.new("Face", build_head_mesh("Face", head.neutral, image, iris))
         add_groups(face)
         add_shape_keys(face, head.neutral, head.shapes, head.weights)
     else:
@@ -86,6 +94,8 @@ def build_face(capture: FaceCapture, texture: np.ndarray | bytes, scene: bpy.typ
     for piece in filter(None, (face, openings)):
         collection.objects.link(piece)
     face[FACTS] = facts(capture)
+    if head and doubt(capture):
+        face[FACTS]["doubt"] = doubt(capture)
     if camera is not None:
         face[FACTS]["camera"] = camera
     return BuiltFace(collection, face, openings, camera, placement)

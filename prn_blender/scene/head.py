@@ -13,17 +13,17 @@ from ..prn.head import PARTS, load_head_topology
 from .frames import to_blender
 from .material import build_material
 
-SLOTS = ("skin", "tongue", "teeth", "gums", "lashes", "white", "iris", "pupil", "cornea")  # mouth and sockets are skin
-TITLES = {"skin": "Face Skin", "white": "Eye White", "iris": "Eye Iris", "pupil": "Eye Pupil", "cornea": "Eye Cornea"}
+SLOTS = ("skin", "eyes", "cornea", "teeth", "gums", "tongue", "lashes")
+SLOT_OF_PART = {"mouth": "skin", "sockets": "skin", "white": "eyes", "iris": "eyes", "pupil": "eyes"}
+TITLES = {"skin": "Face Skin", "eyes": "Eyes", "cornea": "Cornea", "teeth": "Teeth", "gums": "Gums", "tongue": "Tongue", "lashes": "Lashes"}
 # Linear base colour and roughness of what the photo does not show.
 LOOKS = {"tongue": ((0.45, 0.13, 0.13), 0.4), "teeth": ((0.72, 0.66, 0.54), 0.25), "gums": ((0.45, 0.13, 0.13), 0.4),
-         "lashes": ((0.012, 0.009, 0.008), 0.7), "white": ((0.75, 0.72, 0.68), 0.3), "iris": ((0.10, 0.055, 0.03), 0.5),
-         "pupil": ((0.002, 0.002, 0.002), 0.5), "cornea": ((0.0, 0.0, 0.0), 0.02)}
+         "lashes": ((0.012, 0.009, 0.008), 0.7), "cornea": ((0.0, 0.0, 0.0), 0.02)}
 CORNEA_ALPHA = 0.06
 
 
-def build_head_mesh(name: str, neutral: np.ndarray, texture: bpy.types.Image) -> bpy.types.Mesh:
-    """The mesh of a head at rest. neutral (V, 3) head frame, metres; texture in hm08's UV layout."""
+def build_head_mesh(name: str, neutral: np.ndarray, texture: bpy.types.Image, eyes: bpy.types.Image) -> bpy.types.Mesh:
+    """The mesh of a head at rest. neutral (V, 3) head frame, metres; texture in hm08's UV layout, eyes in the eyeball's."""
     topology = load_head_topology()
     mesh = bpy.data.meshes.new(name)
     mesh.vertices.add(len(neutral))
@@ -33,9 +33,10 @@ def build_head_mesh(name: str, neutral: np.ndarray, texture: bpy.types.Image) ->
     mesh.loops.foreach_set("vertex_index", corners)
     mesh.polygons.add(len(topology.quads))
     mesh.polygons.foreach_set("loop_start", np.arange(0, len(corners), 4, dtype=np.int32))
+    images = {"skin": texture, "eyes": eyes}
     for slot in SLOTS:
-        mesh.materials.append(build_material(TITLES["skin"], texture) if slot == "skin" else part_material(slot))
-    slot_of_part = np.array([SLOTS.index(part) if part in SLOTS else 0 for part in PARTS], np.int32)
+        mesh.materials.append(build_material(TITLES[slot], images[slot]) if slot in images else plain_material(slot))
+    slot_of_part = np.array([SLOTS.index(SLOT_OF_PART.get(part, part)) for part in PARTS], np.int32)
     mesh.polygons.foreach_set("material_index", slot_of_part[topology.part])
     layer = mesh.uv_layers.new(name="UVMap")
     layer.uv.foreach_set("vector", np.ascontiguousarray(topology.texture[topology.corners], np.float32).ravel())
@@ -44,15 +45,15 @@ def build_head_mesh(name: str, neutral: np.ndarray, texture: bpy.types.Image) ->
     return mesh
 
 
-def part_material(part: str) -> bpy.types.Material:
-    colour, roughness = LOOKS[part]
-    material = bpy.data.materials.new(TITLES.get(part, part.title()))
+def plain_material(slot: str) -> bpy.types.Material:
+    colour, roughness = LOOKS[slot]
+    material = bpy.data.materials.new(TITLES[slot])
     material.use_nodes = True
     surface = material.node_tree.nodes["Principled BSDF"]
     surface.inputs["Base Color"].default_value = *colour, 1.0
     surface.inputs["Roughness"].default_value = roughness
     material.diffuse_color = *colour, 1.0
-    if part == "cornea":
+    if slot == "cornea":
         # Thin and clear: what refraction would do to the iris costs every renderer dear, and exporters do not know it.
         surface.inputs["Alpha"].default_value = material.diffuse_color[3] = CORNEA_ALPHA
         material.surface_render_method = "BLENDED"

@@ -18,10 +18,13 @@ import bpy
 import numpy as np
 
 from ..prn.arkit import ARKIT_NAMES
-from ..prn.head import load_head_topology
+from ..prn.eye_texture import eye_texture
+from ..prn.gaze import iris_of, read_eyes
+from ..prn.head import build_head, load_head_topology
 from ..prn.head_take import HeadFrames
 from ..prn.openings import opening_grid, opening_vertices
 from ..prn.performance import Performance, VertexFrames
+from ..prn.take_texture import front_capture
 from . import camera as cameras
 from . import versions
 from .curves import CONSTANT, continuous_quaternions, decimate, write_curve
@@ -146,7 +149,9 @@ def moving_pieces(performance: Performance, topology: str, stride: int,
     """
     if topology == "head":
         vertices = HeadFrames(performance)
-        head = bpy.data.objects.new("Face", build_head_mesh("Face", vertices.neutral, image))
+        front = front_capture(performance)
+        iris = pack_image("Face Eyes.png", eye_texture(iris_of(read_eyes(front, build_head(front)))))
+        head = bpy.data.objects.new("Face", build_head_mesh("Face", vertices.neutral, image, iris))
         add_groups(head)
         yield head, vertices.turned_to(TO_BLENDER.astype(np.float32))
         return

@@ -73,12 +73,14 @@ def _placed(piece: bpy.types.Object, camera: bpy.types.Object, aspect: float, im
     mesh.loop_triangles.foreach_get("loops", triangles)
     uvs = np.empty(len(mesh.loops) * 2, np.float32)
     mesh.uv_layers.active.uv.foreach_get("vector", uvs)
+    slots = np.empty(len(mesh.loop_triangles), np.int32)
+    mesh.loop_triangles.foreach_get("material_index", slots)
     matrix = np.array(camera.matrix_world.normalized().inverted() @ piece.matrix_world)
     seen = points.reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3]
     placed = seen / camera.data.ortho_scale * (1, -1, -1) + (0.5, aspect / 2, 0)
     piece.to_mesh_clear()
     # A corner each: at a seam one vertex has several UVs.
-    return PlacedMesh(placed[corners].astype(np.float32), triangles.reshape(-1, 3), uvs.reshape(-1, 2), _pixels(image))
+    return PlacedMesh(placed[corners].astype(np.float32), triangles.reshape(-1, 3)[slots == piece.active_material_index], uvs.reshape(-1, 2), _pixels(image))
 
 
 def _pixels(image: bpy.types.Image) -> np.ndarray | None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..prn.arkit import ARKIT_NAMES
 from ..prn.errors import CaptureError
+from ..prn.head import load_head_topology
 from ..prn.performance import Performance
 from ..prn.position_map import STRIDES, Grid, Topology
 from . import versions
@@ -23,16 +24,26 @@ def grid_of(mesh: bpy.types.Mesh, topology: Topology) -> Grid:
     raise CaptureError(f"The mesh of '{mesh.name}' has not the vertices any more that it was captured with: capture the face again.")
 
 
+def head_keys(face: bpy.types.Object) -> bool:
+    """Whether the face is a head, which has ARKit shape keys from the beginning."""
+    keys = face.data.shape_keys
+    return len(face.data.vertices) == load_head_topology().count and keys is not None and set(ARKIT_NAMES) <= set(keys.key_blocks.keys())
+
+
 def add_shapes(face: bpy.types.Object, performance: Performance, scene: bpy.types.Scene, name: str) -> bpy.types.Action:
     """Gives a captured face the 52 ARKit shape keys of a performance, and its motion; returns the expression's action.
 
     The Basis becomes the face at rest, without the photo's own expression as the network saw it; the face as it was in the
-    photo stays as the key "Photo". Raises CaptureError, before anything is changed, for a mesh that is not a captured one or
+    photo stays as the key "Photo". A head keeps its own shape keys and gets the motion. Raises CaptureError, before anything is changed, for a mesh that is not a captured one or
     has shape keys already.
     """
     if face[FACTS].get("topology", performance.topology.name) != performance.topology.name:
         raise CaptureError(f"'{face.name}' was captured with weights of another topology, which ARKit shape keys do not fit: "
                            f"capture it with the weights that came with the program.")
+    if head_keys(face):
+        expression = expression_action(performance, scene_frames(performance, scene, scene.frame_start), name)
+        versions.assign_action(face.data.shape_keys, expression)
+        return expression
     if face.data.shape_keys:
         raise CaptureError(f"'{face.name}' has shape keys already: remove them, or capture the face again.")
     grid = grid_of(face.data, performance.topology)
