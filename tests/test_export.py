@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from exact_face import exact_face, skin_texture
+from prn_blender.prn.arkit import ARKIT_NAMES
+from prn_blender.prn.head import load_head_topology
 from prn_blender.scene.export import export
 from prn_blender.scene.face import build_face
 from prn_blender.scene.stage import new_stage
@@ -68,3 +70,23 @@ def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         export(tmp_path / "face.glb", [built.mesh])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", [ending for ending in endings_here() if ending in (".glb", ".obj", ".fbx")])
+def test_a_head_is_read_back_with_its_parts(tmp_path, ending):
+    built = build_face(exact_face(30), skin_texture(256), new_stage(), topology="head")
+    built.mesh.data.shape_keys.key_blocks["jawOpen"].value = 1.0
+    count = len(built.mesh.data.polygons)
+    path = tmp_path / f"head{ending}"
+    export(path, [built.mesh])
+    new_stage()
+    IMPORTERS[ending](str(path))
+    mesh = next(piece for piece in bpy.data.objects if piece.type == "MESH")
+    assert len(mesh.data.polygons) in (count, 2 * count) and len(mesh.material_slots) == 7
+    images = {node.image for slot in mesh.material_slots for node in slot.material.node_tree.nodes if node.type == "TEX_IMAGE"}
+    assert len(images) == 2 and all(image.pixels[0] >= 0 for image in images)
+    if ending == ".obj":  # which has no shape keys: the mesh is written as it stands, with its mouth open
+        tongue, topology = mesh.data.vertices[load_head_topology().skin + 1], load_head_topology()
+        assert -(mesh.matrix_world @ tongue.co).z > topology.mean[topology.skin + 1, 1] + 0.005
+    else:
+        assert {key.name for key in mesh.data.shape_keys.key_blocks} >= set(ARKIT_NAMES)
