@@ -171,11 +171,24 @@ def run(python: Path, arguments: list[str]) -> int:
 
 
 def capture(arguments: list[str]) -> int:
-    return run(environment_for("capture"), ["-m", "prn_blender.command_line", "capture", *arguments])
+    on_cluster = any(argument.split("=")[0] == "--dask" for argument in arguments)
+    return run(environment_for("dask" if on_cluster else "capture"), ["-m", "prn_blender.command_line", "capture", *arguments])
 
 
 def render_over(arguments: list[str]) -> int:
     return run(environment_for("capture"), ["-m", "prn_blender.command_line", "render-over", *arguments])
+
+
+def apply(arguments: list[str]) -> int:
+    return run(environment_for("capture"), ["-m", "prn_blender.command_line", "apply", *arguments])
+
+
+def dask_scheduler(arguments: list[str]) -> int:
+    return run(environment_for("dask"), ["-m", "distributed.cli.dask_scheduler", *arguments])
+
+
+def dask_worker(arguments: list[str]) -> int:
+    return run(environment_for("dask"), ["-m", "distributed.cli.dask_worker", *arguments])
 
 
 def test(arguments: list[str]) -> int:
@@ -279,6 +292,9 @@ def bench_blender(arguments: list[str]) -> int:
 COMMANDS = {
     "capture": (capture, "a photograph to a face mesh: build.py capture INPUT [-o OUT] [--preview PNG]"),
     "render-over": (render_over, "an edited texture back over the photo: build.py render-over PHOTO CAPTURE TEXTURE -o PNG"),
+    "apply": (apply, "a LiveLink Face recording onto a character: build.py apply TAKE.csv CHARACTER.blend -o OUT.blend"),
+    "dask-scheduler": (dask_scheduler, "begin a cluster for capture --dask: build.py dask-scheduler [its own options]"),
+    "dask-worker": (dask_worker, "join a cluster: build.py dask-worker tcp://HOST:PORT --nthreads 1 [its own options]"),
     "test": (test, "run the whole test suite: build.py test [--bpy VERSION] [pytest's arguments]"),
     "matrix": (matrix, "run the suite in every Blender: build.py matrix [--only VERSION|real]"),
     "package": (package, "make the extension's zips: build.py package [--platform PLATFORM|all]"),

@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ NOTES = ".prn-capture"  # folder in the output folder
 RECYCLED = 40  # inputs after which a worker makes way for a fresh one: whatever Blender keeps of each is then gone
 ANSWER = "@prn "  # begins the lines of a worker's that are meant for us
 # What does not change an output, and so is no part of the settings that a finished input is remembered with.
-_NOT_SETTINGS = ("input", "inputs", "output", "out_dir", "jobs", "resume", "shard", "report", "weights")
+_NOT_SETTINGS = ("input", "inputs", "output", "out_dir", "jobs", "dask", "resume", "shard", "report", "weights")
 
 
 @dataclass(frozen=True)
@@ -239,20 +240,54 @@ def run(request: argparse.Namespace, items: list[Item]) -> int:
         part, parts = request.shard
         items = items[part - 1::parts]
     report = Report(request.report, len(items))
-    jobs: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
-    answers: queue.SimpleQueue[dict] = queue.SimpleQueue()
     options = {name: value if isinstance(value, (int, float, str, type(None), list, tuple)) else str(value)
                for name, value in vars(request).items() if name not in ("input", "output", "shard")}
+    if request.weights:
+        options["weights"] = str(request.weights.absolute())
+
+    def job_of(item: Item) -> dict:
+        source, out_dir = item.source, folder
+        if request.dask:  # whose workers have other working folders
+            source, out_dir = source.absolute(), folder.absolute()
+        return {"options": options, "input": str(source), "output": str(item.target), "folder": str(out_dir),
+                "note": str(note_path(out_dir, item)), "settings": settings}
+
+    try:
+        if request.dask:
+            capture_on_cluster(request, items, settings, job_of, report)
+        else:
+            capture_here(request, items, settings, job_of, report)
+    finally:
+        report.close()
+    done = len(items) - len(report.failures) - report.skipped
+    print(f"{done} captured, {report.skipped} finished before, {len(report.failures)} failed")
+    for entry in report.failures:
+        print(f"{entry['input']}: {entry['reason']}", file=sys.stderr)
+    return 1 if report.failures else 0
+
+
+def entry_of(item: Item, folder: Path) -> dict:
+    return {"input": str(item.source), "output": str(folder / item.target)}
+
+
+SKIPPED = {"status": "skipped", "reason": "finished before"}
+
+
+def capture_here(request: argparse.Namespace, items: list[Item], settings: str, job_of: Callable[[Item], dict],
+                 report: Report) -> None:
+    """All items by worker processes of this machine, each fed by a thread."""
+    folder = request.out_dir
+    jobs: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[dict] = queue.SimpleQueue()
 
     def work(worker: Worker) -> None:
         while (item := jobs.get()) is not None:
             started = time.perf_counter()
-            entry = {"input": str(item.source), "output": str(folder / item.target)}
+            entry = entry_of(item, folder)
             if request.resume and is_finished(folder, item, settings):
-                answers.put(entry | {"status": "skipped", "reason": "finished before"})
+                answers.put(entry | SKIPPED)
                 continue
-            answer = worker.do({"options": options, "input": str(item.source), "output": str(item.target), "folder": str(folder),
-                                "note": str(note_path(folder, item)), "settings": settings})
+            answer = worker.do(job_of(item))
             answers.put(entry | {"frames": 0, "faces": 0} | answer | {"seconds": round(time.perf_counter() - started, 2)})
         worker.stop()
 
@@ -272,10 +307,19 @@ def run(request: argparse.Namespace, items: list[Item]) -> int:
         for worker in workers:
             worker.kill()
         raise
-    finally:
-        report.close()
-    done = len(items) - len(report.failures) - report.skipped
-    print(f"{done} captured, {report.skipped} finished before, {len(report.failures)} failed")
-    for entry in report.failures:
-        print(f"{entry['input']}: {entry['reason']}", file=sys.stderr)
-    return 1 if report.failures else 0
+
+
+def capture_on_cluster(request: argparse.Namespace, items: list[Item], settings: str, job_of: Callable[[Item], dict],
+                       report: Report) -> None:
+    """All items by the workers of a Dask cluster. Raises CaptureError if there is none."""
+    from .batch_dask import run_on_cluster
+    open_items = {}
+    for item in items:
+        if request.resume and is_finished(request.out_dir, item, settings):
+            report.add(entry_of(item, request.out_dir) | SKIPPED)
+        else:
+            open_items[str(item.target)] = item
+
+    def add(name: str, answer: dict) -> None:
+        report.add(entry_of(open_items[name], request.out_dir) | {"frames": 0, "faces": 0, "seconds": 0.0} | answer)
+    run_on_cluster(request.dask, {name: job_of(item) for name, item in open_items.items()}, add)

@@ -12,7 +12,9 @@ import os
 import queue
 import shutil
 import sys
+import tempfile
 import threading
+import time
 from pathlib import Path
 
 from .batch import ANSWER, NOTES, content_hash
@@ -23,14 +25,13 @@ def capture_job(job: dict) -> dict:
     """One job's answer. Raises CaptureError or OSError if it cannot be done."""
     from .command_line import capture_request
 
+    started = time.perf_counter()
     folder, target = Path(job["folder"]), Path(job["output"])
     source = Path(job["input"])
     options = {name: Path(value) if name == "weights" and value else value for name, value in job["options"].items()}
     digest = content_hash(source) if source.is_file() else None
-    workplace = folder / NOTES / f"making-{'+'.join(target.parts)}"
-    if workplace.exists():
-        shutil.rmtree(workplace)  # of a run that was ended
-    workplace.mkdir()
+    # Of its own, even if two machines of a cluster should both be at this input, the one taken for dead.
+    workplace = Path(tempfile.mkdtemp(prefix=workplaces(target), dir=folder / NOTES))
     try:
         summary = capture_request(argparse.Namespace(**options, input=source, output=workplace / target.name))
         final = (folder / target).parent
@@ -45,11 +46,19 @@ def capture_job(job: dict) -> dict:
             files[str(place.relative_to(folder))] = place.stat().st_size
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
+    for left in (folder / NOTES).iterdir():  # by a run that was ended
+        if left.name.startswith(workplaces(target)):
+            shutil.rmtree(left, ignore_errors=True)
     note = Path(job["note"])
     unfinished = note.with_name(f"{note.name}.part")
     unfinished.write_text(json.dumps({"input": digest, "settings": job["settings"], "files": files}), encoding="utf-8")
     os.replace(unfinished, note)
-    return {"status": "ok", "frames": summary["frames"], "faces": summary["faces"]}
+    return {"status": "ok", "frames": summary["frames"], "faces": summary["faces"], "seconds": round(time.perf_counter() - started, 2)}
+
+
+def workplaces(target: Path) -> str:
+    """How the names of the folders begin in which a target's files are made."""
+    return f"making-{'+'.join(target.parts)}@"
 
 
 def answer(job: dict) -> dict:

@@ -24,7 +24,9 @@ from .prn.inputs import is_video
 WRITE = ("landmarks", "vertices", "obj", "obj-front", "mesh", "mesh-cropped", "depth", "pose", "uv-position", "uv-texture",
          "visibility", "mask", "overlay", "mpfb-target")
 TEXTURE_SIZES = (512, 1024, 2048, 4096)
-ENDINGS = (".blend", ".glb", ".fbx", ".obj", ".usd", ".usda", ".usdc")
+ENDINGS = (".blend", ".glb", ".fbx", ".obj", ".usd", ".usda", ".usdc", ".abc", ".json", ".csv")
+RECORDS = (".json", ".csv")  # what holds no mesh, and needs no Blender
+SHAPED = (".glb", ".fbx")  # what has the ARKit shape keys unless they are refused
 
 
 class Parser(argparse.ArgumentParser):
@@ -95,6 +97,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
                         help="texels of the grid a vertex: 1 is finest (default: 1 for a photograph, 2 for a video)")
     parser.add_argument("--texture", metavar="SIZE", type=int, choices=TEXTURE_SIZES, default=2048,
                         help="the texture's side in pixels: 512, 1024, 2048 (default) or 4096")
+    parser.add_argument("--shapes", action=argparse.BooleanOptionalAction, default=None,
+                        help="the 52 ARKit shape keys on a photograph's face, set to its expression (default: in .glb and .fbx)")
     parser.add_argument("--no-camera", dest="camera", action="store_false", help="leave out the camera with the photo")
     parser.add_argument("--eye-distance", metavar="MM", type=eye_distance, default=63.0,
                         help="how far the eyes' centres are apart in reality, which sets the scale (default: 63)")
@@ -102,13 +106,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     many.add_argument("--out-dir", metavar="DIR", type=Path,
                       help="folder for one file an input, named after it; -o then is only the ending: -o .glb (default .blend)")
     many.add_argument("--jobs", metavar="N", type=positive, default=1, help="processes to work with (default 1)")
+    many.add_argument("--dask", metavar="tcp://HOST:PORT", help="have a Dask cluster do the work, instead of processes here")
     many.add_argument("--resume", action="store_true", help="leave out what was finished with the same content and settings")
     many.add_argument("--shard", metavar="I/N", type=shard_of, help="only the Ith of N parts, for a render farm's array job")
     many.add_argument("--report", metavar="JSONL", type=Path, help="a line of JSON for each input")
     video = parser.add_argument_group("a video as INPUT (a movie, or a sequence's pattern as shot_####.png)")
-    video.add_argument("--animation", choices=("absolute", "relative", "pc2", "arkit"), default="absolute",
+    video.add_argument("--animation", choices=("absolute", "relative", "pc2", "arkit"), default=None,
                        help="shape keys under one eval_time curve (default), relative ones, a PC2 point cache beside the "
-                            "file, or the 52 ARKit shape keys with their curves")
+                            "file, or the 52 ARKit shape keys with their curves (default in .glb and .fbx)")
     video.add_argument("--fps", type=float, help="frames a second of the animation (default: the video's)")
     video.add_argument("--neutral", metavar="FRAME", type=int, help="the video's frame, from 0, in which the face is at rest")
     video.add_argument("--smooth", metavar="HEAD,FACE,EYES", type=smoothing_strengths, default=(1.0, 1.0, 1.0),
@@ -116,7 +121,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--weights", metavar="FOLDER", type=Path, help="model bundle to use instead of the shipped one")
     request = parser.parse_args(arguments)
     if request.out_dir is None:
-        several = [f"--{name}" for name in ("resume", "shard", "report") if getattr(request, name)]
+        several = [f"--{name}" for name in ("dask", "resume", "shard", "report") if getattr(request, name)]
         if len(request.inputs) > 1 or several:
             raise CaptureError(f"{several[0] if several else 'More than one input'} needs --out-dir: give the folder to write to.")
     request.input = Path(request.inputs[0])
@@ -232,6 +237,7 @@ def capture_request(request: argparse.Namespace) -> dict[str, int]:
     from .prn.engine import OnnxEngine
     from .prn.head import doubt
     from .prn.position_map import HM08
+    from .prn.record import of_photo
     from .prn.skin import make_skin
     from .prn.texture import make_texture
     from .prn.weights import load_bundle
@@ -241,10 +247,17 @@ def capture_request(request: argparse.Namespace) -> dict[str, int]:
     faces = capture_image(request.input, faces=request.face, surface=request.surface,
                           interocular=request.eye_distance / 1000, engine=engine)
     watch.stages(faces[0].seconds)
-    skins = [make_skin(face, request.topology, request.texture) for face in faces]
-    # The preview and the outputs are of the position map, whatever the mesh.
-    textures = skins
-    if request.topology == "head" and (request.preview is not None or request.write):
+    ending = request.output.suffix.lower()
+    shapes = (ending in SHAPED and engine.topology.name == HM08) if request.shapes is None else request.shapes
+    if shapes:
+        engine.topology.require_hm08("ARKit shape keys")
+    if ending == ".csv" and len(faces) > 1:
+        raise CaptureError("A LiveLink Face file holds one face: give --face a number.")
+    skins, textures = [], []
+    if ending not in RECORDS:
+        skins = textures = [make_skin(face, request.topology, request.texture) for face in faces]
+    if (request.preview is not None or request.write) and (request.topology == "head" or not textures):
+        # The preview and the outputs are of the position map, whatever the mesh.
         textures = [make_texture(face, request.texture) for face in faces]
     watch.stage("texture")
 
@@ -261,20 +274,12 @@ def capture_request(request: argparse.Namespace) -> dict[str, int]:
         written += write_outputs(request.output, faces, names, textures)
         watch.stage("outputs")
 
-    with quiet_stdout():
-        from .scene.export import export
-        from .scene.face import build_face
-        from .scene.stage import new_stage
-        scene = new_stage()
-        watch.stage("Blender")
-        built = []
-        for face, skin in zip(faces, skins):
-            built.append(build_face(
-                face, skin, scene, topology=request.topology, stride=request.detail or 1, with_camera=request.camera,
-                beside=built[0].placement if built else None, camera=built[0].camera if built else None))
-        watch.stage("scene")
-        written += export(request.output, [face.mesh for face in built])
+    if ending in RECORDS:
+        write_record(request.output, [of_photo(face) for face in faces])
+        written.append(request.output)
         watch.stage("file")
+    else:
+        written += build_and_export(request, faces, skins, shapes, watch)
 
     print(f"{len(faces)} {'face' if len(faces) == 1 else 'faces'} captured in {watch}")
     for face in faces:
@@ -290,6 +295,35 @@ def capture_request(request: argparse.Namespace) -> dict[str, int]:
     return {"faces": len(faces), "frames": 1}
 
 
+def write_record(path: Path, records: list) -> None:
+    """`FaceRecord`s as JSON, or one of them as LiveLink Face's CSV, by the ending."""
+    from .prn.livelink import write_livelink
+    from .prn.record import write_json
+    if path.suffix.lower() == ".csv":
+        write_livelink(path, records[0])
+    else:
+        write_json(path, records)
+
+
+def build_and_export(request: argparse.Namespace, faces: list, skins: list, shapes: bool, watch: Stopwatch) -> list[Path]:
+    """Photographed faces through Blender's scene into the output; the files that were written."""
+    with quiet_stdout():
+        from .scene.export import export
+        from .scene.face import build_face
+        from .scene.stage import new_stage
+        scene = new_stage()
+        watch.stage("Blender")
+        built = []
+        for face, skin in zip(faces, skins):
+            built.append(build_face(
+                face, skin, scene, topology=request.topology, stride=request.detail or 1, with_camera=request.camera,
+                beside=built[0].placement if built else None, camera=built[0].camera if built else None, shapes=shapes))
+        watch.stage("scene")
+        written = export(request.output, [face.mesh for face in built])
+        watch.stage("file")
+    return written
+
+
 def render_over(arguments: list[str]) -> None:
     from . import render_over as command
     request = command.arguments_for(Parser(prog="render-over")).parse_args(arguments)
@@ -300,7 +334,21 @@ def render_over(arguments: list[str]) -> None:
     print(f"wrote {request.output}: {100 * changed:.1f} % of the photo changed")
 
 
-COMMANDS = {"capture": capture, "render-over": render_over}
+def apply(arguments: list[str]) -> None:
+    from . import apply_recording as command
+    request = command.arguments_for(Parser(prog="apply")).parse_args(arguments)
+    check_target(request.output, (".blend",), "the output")
+    if not request.character.is_file():
+        raise CaptureError(f"'{request.character}' does not exist: check the name of the character's file.")
+    with quiet_stdout():
+        done = command.apply_recording(request)
+    for result in done:
+        print(f"{len(result.matched)} of 52 shapes keyed by '{result.expression.name}'"
+              + (f"; no key for {', '.join(result.missing)}" if result.missing else ""))
+    print(f"wrote {request.output}")
+
+
+COMMANDS = {"capture": capture, "render-over": render_over, "apply": apply}
 
 
 def main(arguments: list[str]) -> int:

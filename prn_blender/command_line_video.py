@@ -1,7 +1,7 @@
 """The command line's way for videos: `capture CLIP -o take.blend`. The request is parsed and checked by command_line.
 
-video -> performance -> scene -> file, with a line of progress on stderr. Writes the .blend file, PC2 files beside it
-where they are asked for, and the contact sheet.
+video -> performance -> scene -> file, with a line of progress on stderr; what holds no mesh needs no scene. Writes the
+output, PC2 files beside a .blend file where they are asked for, and the contact sheet.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .command_line import Stopwatch, quiet_stdout
+from .command_line import RECORDS, SHAPED, Stopwatch, quiet_stdout, write_record
 from .prn.errors import CaptureError
 
 
@@ -37,8 +37,13 @@ class ProgressLine:
 
 def capture_take(request: argparse.Namespace) -> int:
     """The number of frames captured. Raises CaptureError for what is wrong with the request or the video, OSError if a file cannot be written."""
-    if request.output.suffix.lower() != ".blend":
-        raise CaptureError("A video becomes a .blend file: give the output that ending, and export other formats from it.")
+    ending = request.output.suffix.lower()
+    if ending == ".obj":
+        raise CaptureError("An OBJ file holds no motion: give a video's output another ending, as .glb, .fbx, .usdc or .abc.")
+    if request.animation == "pc2" and ending != ".blend":
+        raise CaptureError("A PC2 point cache belongs to a .blend file: give the output that ending, or leave --animation out.")
+    if request.shapes is not None:
+        raise CaptureError("--shapes is for photographs: give --animation arkit for a video.")
     if request.face == "all":
         raise CaptureError("A video is captured one face at a time: give --face a number.")
     if request.surface == "raw":
@@ -51,10 +56,17 @@ def capture_take(request: argparse.Namespace) -> int:
     watch = Stopwatch()
     from .prn.engine import OnnxEngine
     from .prn.performance import Smoothing, capture_performance
+    from .prn.position_map import HM08
     from .prn.take_texture import make_take_skin, make_take_texture
     from .prn.weights import load_bundle
     watch.stage("start")
     engine = OnnxEngine(load_bundle(request.weights))
+    own = engine.topology.name != HM08
+    way = request.animation or ("arkit" if ending in SHAPED and not own else "absolute")
+    for wanted, what in ((way == "arkit", "ARKit shape keys"), (ending == ".csv", "A LiveLink Face file"),
+                         (request.topology == "loops", "The hm08 face loops"), (request.topology == "head", "The whole head")):
+        if wanted:
+            engine.topology.require_hm08(what)  # before the work, and not after it
     line = ProgressLine()
     try:
         performance = capture_performance(
@@ -64,40 +76,29 @@ def capture_take(request: argparse.Namespace) -> int:
     finally:
         line.end()
     watch.stage("performance")
-    texture = make_take_texture(performance, request.texture)
-    skin = texture if request.topology != "head" else make_take_skin(performance, request.texture)
-    watch.stage("texture")
+    texture = skin = None
+    if ending not in RECORDS or request.preview is not None:
+        texture = make_take_texture(performance, request.texture)
+        skin = texture if request.topology != "head" else make_take_skin(performance, request.texture)
+        watch.stage("texture")
     written = []
     if request.preview is not None:
         from .prn.contact_sheet import write_contact_sheet
         write_contact_sheet(request.preview, request.input, performance, texture)
         written.append(request.preview)
         watch.stage("contact sheet")
-
-    with quiet_stdout():
-        from .scene.export import export
-        from .scene.footage import add_sound
-        from .scene.performance import build_performance, cost
-        from .scene.stage import match_time, new_stage
-        scene = new_stage()
-        match_time(scene, performance.fps, performance.start + len(performance))
-        watch.stage("Blender")
-        with tempfile.TemporaryDirectory(prefix=f".{request.output.stem}-", dir=request.output.parent) as folder:
-            built = build_performance(performance, skin, scene, way=request.animation, topology=request.topology,
-                                      stride=stride, source=request.input, folder=Path(folder), name=request.output.stem)
-            if request.input.exists():
-                add_sound(scene, request.input, scene.frame_start)
-            for modifier in (modifier for piece in filter(None, (built.mesh, built.openings)) for modifier in piece.modifiers):
-                modifier.filepath = "//" + Path(modifier.filepath).name
-            watch.stage("scene")
-            written += export(request.output, [built.mesh])
-            for cache in built.files:
-                os.replace(cache, request.output.parent / cache.name)
-                written.append(request.output.parent / cache.name)
+    if ending in RECORDS:
+        from .prn.record import of_take
+        write_record(request.output, [of_take(performance)])
+        written.append(request.output)
         watch.stage("file")
+    else:
+        written += build_and_export(request, performance, skin, way, stride, watch)
 
     print(f"{int(performance.seen.sum())} frames captured at {performance.fps:.5g} a second in {watch}")
-    print(f"  {request.animation}: {cost(performance, stride, request.animation, request.topology)}")
+    if ending not in RECORDS:
+        from .scene.performance import cost
+        print(f"  {way}: {cost(performance, stride, way, request.topology)}")
     print(f"  at rest in frame {performance.neutral_frame}")
     if engine.bundle.research_only:
         print(f"weights: {engine.bundle.licence}")
@@ -106,3 +107,31 @@ def capture_take(request: argparse.Namespace) -> int:
     for path in written:
         print(f"wrote {path}")
     return int(performance.seen.sum())
+
+
+def build_and_export(request: argparse.Namespace, performance, skin, way: str, stride: int, watch: Stopwatch) -> list[Path]:
+    """A performance through Blender's scene into the output; the files that were written."""
+    with quiet_stdout():
+        from .scene.export import export
+        from .scene.footage import add_sound
+        from .scene.performance import build_performance
+        from .scene.stage import match_time, new_stage
+        scene = new_stage()
+        if request.output.suffix.lower() != ".blend":
+            scene.frame_start = 0  # other formats count time, which begins at 0 with the video
+        match_time(scene, performance.fps, performance.start + len(performance))
+        watch.stage("Blender")
+        with tempfile.TemporaryDirectory(prefix=f".{request.output.stem}-", dir=request.output.parent) as folder:
+            built = build_performance(performance, skin, scene, way=way, topology=request.topology, stride=stride,
+                                      source=request.input, folder=Path(folder), name=request.output.stem)
+            if request.input.exists():
+                add_sound(scene, request.input, scene.frame_start)
+            for modifier in (modifier for piece in filter(None, (built.mesh, built.openings)) for modifier in piece.modifiers):
+                modifier.filepath = "//" + Path(modifier.filepath).name
+            watch.stage("scene")
+            written = export(request.output, [built.mesh])
+            for cache in built.files:
+                os.replace(cache, request.output.parent / cache.name)
+                written.append(request.output.parent / cache.name)
+        watch.stage("file")
+    return written

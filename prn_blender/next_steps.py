@@ -13,10 +13,14 @@ from bpy_extras.io_utils import ExportHelper
 from .prn.errors import CaptureError
 
 FACTS = "prn_capture"  # as in scene/face.py, which may not be imported before the dependencies are known to be there
-FORMATS = (("GLB", ".glb", "glTF", "One file with mesh and texture, for games and the web"),
-           ("FBX", ".fbx", "FBX", "One file with mesh and texture, for most other programs"),
-           ("OBJ", ".obj", "OBJ", "The mesh, upright, with its texture beside it"),
-           ("USD", ".usdc", "USD", "The mesh, with its texture beside it"))
+FORMATS = (("GLB", ".glb", "glTF", "One file with mesh, texture, shape keys and animation, for games and the web"),
+           ("FBX", ".fbx", "FBX", "One file with mesh, texture, shape keys and animation, for most other programs"),
+           ("OBJ", ".obj", "OBJ", "The mesh as it is now, upright, with its texture beside it"),
+           ("USD", ".usdc", "USD", "The mesh and its animation, with its texture beside it"),
+           ("ABC", ".abc", "Alembic", "The mesh frame by frame, with its texture beside it"),
+           ("CSV", ".csv", "LiveLink Face", "The 52 ARKit weights and the head's turn, as Unreal and Faceit read them"),
+           ("JSON", ".json", "JSON", "68 landmarks, the head's pose and the ARKit weights of every frame"))
+ENDINGS = tuple(ending for _, ending, *_ in FORMATS) + (".usd", ".usda")
 
 
 def captured_face(context) -> bpy.types.Object | None:
@@ -81,7 +85,7 @@ class PRN_OT_export_face(FaceOperator, bpy.types.Operator, ExportHelper):
     bl_options = {"REGISTER"}
 
     filename_ext = ".glb"
-    filter_glob: StringProperty(default="*.glb;*.fbx;*.obj;*.usd;*.usda;*.usdc", options={"HIDDEN"})
+    filter_glob: StringProperty(default=";".join(f"*{ending}" for ending in ENDINGS), options={"HIDDEN"})
     format: EnumProperty(name="Format", description="What kind of file is written", items=tuple((name, label, text) for name, _, label, text in FORMATS))
 
     def check(self, context):
@@ -89,12 +93,12 @@ class PRN_OT_export_face(FaceOperator, bpy.types.Operator, ExportHelper):
         return ExportHelper.check(self, context)
 
     def execute(self, context):
-        from .scene.export import WRITERS, export
+        from .scene.export import export
 
         path = Path(bpy.path.abspath(self.filepath))
-        if path.suffix.lower() not in WRITERS or path.suffix.lower() == ".blend":
-            self.report({"ERROR"}, rpt_("'{name}' has an ending that is not known: use .glb, .fbx, .obj or .usdc."
-                                        ).format(name=path.name))
+        if path.suffix.lower() not in ENDINGS:
+            self.report({"ERROR"}, rpt_("'{name}' has an ending that is not known: use one of {endings}."
+                                        ).format(name=path.name, endings=", ".join(ENDINGS)))
             return {"CANCELLED"}
         if context.mode != "OBJECT":
             bpy.ops.object.mode_set(mode="OBJECT")

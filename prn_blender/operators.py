@@ -108,6 +108,7 @@ def draw_result(layout, options) -> None:
     layout.prop(options, "surface")
     layout.prop(options, "texture_size")
     layout.prop(options, "eye_distance")
+    layout.prop(options, "with_shapes")
     layout.prop(options, "with_camera")
 
 
@@ -181,7 +182,6 @@ class PRN_OT_capture_video(JobOperator, bpy.types.Operator, ResultOptions, TakeO
         return lambda job: capture_take(request, job)
 
     def build(self, context, take):
-        from .scene.face import FACTS
         from .scene.footage import add_sound
         from .scene.performance import performance_steps
         from .scene.stage import match_time
@@ -200,9 +200,6 @@ class PRN_OT_capture_video(JobOperator, bpy.types.Operator, ResultOptions, TakeO
                 modifier.filepath = relative(modifier.filepath)
         for background in built.camera.data.background_images:
             background.image.filepath = relative(background.image.filepath)
-        seen = performance.seen.mean()
-        built.mesh[FACTS] = {"frames": len(performance), "seen": float(seen), "fps": performance.fps, "camera": built.camera,
-                             "expression": built.expression, "head": built.head}
         if self.with_sound and self.sound and self.sound.is_file():
             add_sound(scene, self.sound, self.first)
         select(context, [built.mesh])

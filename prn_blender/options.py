@@ -37,6 +37,9 @@ class ResultOptions:
     texture_size: EnumProperty(
         name="Texture", description="Side of the texture in pixels", default="2048",
         items=tuple((str(size), f"{size} px", f"{size} x {size} pixels") for size in (512, 1024, 2048, 4096)))
+    with_shapes: BoolProperty(
+        name="ARKit Shape Keys", default=False,
+        description="Add the 52 ARKit shape keys, set to the photo's expression: to animate the face, and for other programs")
     with_camera: BoolProperty(
         name="Camera", default=True,
         description="Add a camera that sees the photo behind the face, and set the scene's resolution to the photo's")
@@ -67,7 +70,8 @@ class FaceOption:
 
 def build_arguments(options: ResultOptions) -> dict:
     """The options as arguments of `build_face`."""
-    return {"topology": options.topology.lower(), "stride": STRIDES[options.detail], "with_camera": options.with_camera}
+    return {"topology": options.topology.lower(), "stride": STRIDES[options.detail], "with_camera": options.with_camera,
+            "shapes": options.with_shapes}
 
 
 def megabytes_a_frame(options) -> float:

@@ -158,6 +158,8 @@ class PRN_PT_face(Sidebar, bpy.types.Panel):
         column.operator("prn.look_through_camera", icon="VIEW_CAMERA")
         column.operator("prn.edit_texture", icon="TPAINT_HLT")
         column.operator("prn.export_face", icon="EXPORT")
+        if face.data.shape_keys:
+            column.operator("prn.import_livelink", icon="IMPORT")
         if "expression" in facts:
             column.operator("prn.retarget", icon="ARMATURE_DATA")
         else:

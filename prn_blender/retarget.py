@@ -1,12 +1,14 @@
-"""The operator that puts a captured performance onto another character. A façade over scene/retarget.py.
+"""The operators that put a captured performance, or a LiveLink Face recording, onto a character. Façades over scene/retarget.py.
 
-Touches bpy's registration, one collection property of the scene (what is on, and how strong), and the chosen target.
+Touch bpy's registration, one collection property of the scene (what is on, and how strong), and the chosen target.
 """
 
 from __future__ import annotations
 
 import bpy
+from bpy.app.translations import pgettext_rpt as rpt_
 from bpy.props import BoolProperty, CollectionProperty, EnumProperty, FloatProperty, StringProperty
+from bpy_extras.io_utils import ImportHelper
 
 from .prn.arkit import ARKIT_NAMES
 from .next_steps import FACTS
@@ -101,14 +103,72 @@ class PRN_OT_retarget(bpy.types.Operator):
         return {"FINISHED"}
 
 
-_CLASSES = (PRN_PG_shape_strength, PRN_OT_retarget)
+class PRN_OT_import_livelink(bpy.types.Operator, ImportHelper):
+    """Key a LiveLink Face recording onto the active mesh's ARKit shape keys, from the scene's first frame on"""
+
+    bl_idname = "prn.import_livelink"
+    bl_label = "LiveLink Face Recording"
+    bl_options = {"REGISTER", "UNDO"}
+
+    filename_ext = ".csv"
+    filter_glob: StringProperty(default="*.csv", options={"HIDDEN"})
+    fps: FloatProperty(name="Frame Rate", default=0.0, min=0.0, max=240.0,
+                       description="Rate that the timecodes count at; 0: as they tell themselves, or the app's 60")
+    turn_object: BoolProperty(name="Turn the Object", default=False, description="Key the head's turn on the mesh's object as well")
+
+    @classmethod
+    def poll(cls, context):
+        if context.active_object is None or context.active_object.type != "MESH":
+            cls.poll_message_set(rpt_("Select a mesh with ARKit shape keys."))
+            return False
+        return True
+
+    def execute(self, context):
+        from pathlib import Path
+
+        from .scene.livelink import recorded_actions
+        from .prn.livelink import read_livelink
+        from .scene.retarget import arkit_keys, retarget
+
+        target, path = context.active_object, Path(bpy.path.abspath(self.filepath))
+        # What stands in a captured face's eyes and mouth moves with it.
+        targets = [target, *(piece for piece in target.children if piece.type == "MESH" and arkit_keys(piece))]
+        actions = []
+        try:
+            recording = read_livelink(path, self.fps or None)
+            if not arkit_keys(target):
+                raise CaptureError(f"'{target.name}' has no shape keys with ARKit names (as jawOpen or eyeBlink_L): choose a mesh that has.")
+            actions = [action for action in recorded_actions(recording, context.scene, path.stem) if action]
+            head = actions[1] if self.turn_object and len(actions) > 1 else None
+            done = [retarget(actions[0], piece, head=head if piece is target else None, head_target=target) for piece in targets]
+        except CaptureError as error:
+            bpy.data.batch_remove(actions)
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        if FACTS in target:
+            target[FACTS]["expression"] = done[0].expression
+        self.report({"INFO"}, rpt_("{shapes} of 52 shapes keyed, {frames} frames").format(
+            shapes=len(done[0].matched), frames=len(recording.seconds)))
+        for what, names in (("has no key for", done[0].missing), ("has no recording of", recording.missing)):
+            if names:
+                self.report({"WARNING"}, f"'{target.name}' {what} {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}")
+        return {"FINISHED"}
+
+
+def menu(self, context) -> None:
+    self.layout.operator(PRN_OT_import_livelink.bl_idname, text="LiveLink Face (.csv)")
+
+
+_CLASSES = (PRN_PG_shape_strength, PRN_OT_retarget, PRN_OT_import_livelink)
 
 
 def register() -> None:
     for part in _CLASSES:
         bpy.utils.register_class(part)
+    bpy.types.TOPBAR_MT_file_import.append(menu)
 
 
 def unregister() -> None:
+    bpy.types.TOPBAR_MT_file_import.remove(menu)
     for part in reversed(_CLASSES):
         bpy.utils.unregister_class(part)

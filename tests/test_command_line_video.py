@@ -1,5 +1,6 @@
 """A movie on the command line: the whole way with the shipped network, and one sentence for every mistake. Needs bpy."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import cv2
 import pytest
 
 from clips import portrait, wall, write_movie
+from gltf import validated
+from prn_blender.prn.livelink import read_livelink
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -46,6 +49,25 @@ def test_a_movie_becomes_a_blend_file_and_a_contact_sheet(folder, tmp_path):
     assert {"clip ARKit", "clip Head"} <= {action.name for action in bpy.data.actions}
 
 
+def test_a_movie_becomes_a_recording_with_a_row_a_frame(folder, tmp_path):
+    """Without Blender, and so soon."""
+    result = capture(folder / "clip.mp4", "-o", "take.csv", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert len((tmp_path / "take.csv").read_text().splitlines()) == 13 and read_livelink(tmp_path / "take.csv", 25).seen.all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [".glb", ".json"])
+def test_a_movie_in_other_formats(folder, tmp_path, ending):
+    result = capture(folder / "clip.mp4", "-o", f"take{ending}", "--detail", "4", "--texture", "512", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [f"take{ending}"]
+    if ending == ".json":
+        assert len(json.loads((tmp_path / "take.json").read_text(encoding="utf-8"))["frames"]) == 12
+    else:
+        assert validated(tmp_path / "take.glb")["issues"]["numErrors"] == 0
+
+
 @pytest.mark.slow
 def test_a_sequence_by_its_pattern(folder, tmp_path):
     result = capture(folder / "shot_###.png", "--animation", "arkit", "--fps", "12", cwd=tmp_path)
@@ -58,7 +80,9 @@ def test_a_sequence_by_its_pattern(folder, tmp_path):
     (["nowhere_##.png"], 2, "No pictures are named like"),
     (["text.mp4"], 2, "not a movie that can be read"),
     (["empty.mp4"], 3, "No face found in 'empty.mp4'"),
-    (["clip.mp4", "-o", "take.fbx"], 2, "A video becomes a .blend file"),
+    (["clip.mp4", "-o", "take.obj"], 2, "An OBJ file holds no motion"),
+    (["clip.mp4", "-o", "take.glb", "--animation", "pc2"], 2, "A PC2 point cache belongs to a .blend file"),
+    (["clip.mp4", "--shapes"], 2, "--shapes is for photographs"),
     (["clip.mp4", "--face", "all"], 2, "one face at a time"),
     (["clip.mp4", "--surface", "raw"], 2, "leave --surface out"),
     (["clip.mp4", "--smooth", "1,2"], 2, "'1,2' is not three numbers"),

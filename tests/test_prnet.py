@@ -232,11 +232,8 @@ def test_the_command_line_says_what_differs(tmp_path, weights):
     assert cv2.imread(str(tmp_path / "look.png")).std() > 20
 
 
-def test_faces_are_followed_through_a_video_but_make_no_performance(weights):
-    from prn_blender.prn.performance import capture_performance
+def test_faces_are_followed_through_a_video(weights):
     from prn_blender.prn.track import capture_video
     engine, image = OnnxEngine(load_bundle(weights)), load_image(PORTRAIT)
     frames = list(capture_video([image] * 3, engine=engine))
     assert all(len(frame.faces) == 1 and frame.faces[0].expression is None for frame in frames)
-    with pytest.raises(CaptureError, match="^A performance can be had with this program's own weights only"):
-        capture_performance([image] * 3, engine=engine)

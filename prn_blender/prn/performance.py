@@ -21,7 +21,7 @@ from .contact import close_lids, close_lips
 from .engine import Engine, open_engine
 from .errors import CaptureError, NoFaceError
 from .face_fit import GRID, MOTIONS, ShapeSpace, load_shape_space, reading, similarity
-from .position_map import SIZE, Topology, load_topology
+from .position_map import HM08, SIZE, Topology, load_topology
 from .smooth import rotation_vectors, rotations_of, smooth
 from .track import Progress, TrackedFace, TrackedFrame, capture_video
 from .video import Video, open_video
@@ -82,18 +82,19 @@ class Performance:
     rotation: np.ndarray  # (N, 3, 3) head to image
     translation: np.ndarray  # (N, 3) pixels
     scale: np.ndarray  # (N,) pixels per metre
-    weights: np.ndarray  # (N, 52) 0..1, in the order of ARKIT_NAMES
+    weights: np.ndarray  # (N, 52) 0..1, in the order of ARKIT_NAMES; (N, 0) of a topology that has no ARKit shapes
     details: np.ndarray  # (N, K) how much of each detail shape: what the ARKit shapes do not say
     neutral: np.ndarray  # (256, 256, 3) float32, head frame, metres: the person at rest
-    shapes: np.ndarray  # (52, 64, 64, 3) float32, metres: the ARKit shapes adapted to the person, at weight 1
-    detail_shapes: np.ndarray  # (K, 32, 32, 3) float32, metres, low-passed: this take's own shapes
-    identity: np.ndarray  # (120,) float32, standard deviations: the person in the shape space
-    residual: np.ndarray  # (64, 64, 3) float32, metres at the space's own size: what the neutral has beyond the identity
+    shapes: np.ndarray  # (52, 64, 64, 3) float32, metres: the ARKit shapes adapted to the person, at weight 1; or none
+    detail_shapes: np.ndarray  # (K, 32, 32, 3) or (K, 64, 64, 3) float32, metres, low-passed: this take's own shapes
+    identity: np.ndarray | None  # (120,) float32, standard deviations: the person in the shape space; None without one
+    residual: np.ndarray | None  # (64, 64, 3) float32, metres at the space's own size: what the neutral has beyond the identity
     metric: float  # how much larger neutral and shapes are than in the shape space
     neutral_frame: int  # index in the video of the frame that is most at rest, or that was chosen
     key_frames: dict[str, KeyFrame]  # by what they are best for: front, left, right, mouth
     warnings: list[str]
     topology: Topology
+    length: int = 0  # frames that the whole video has at `fps`, those before and after the face among them; 0 if nobody counted
 
     def __len__(self) -> int:
         return len(self.seen)
@@ -127,8 +128,8 @@ class VertexFrames:
         self.performance = performance
         self.neutral = sample(performance.neutral).astype(np.float32)
         offsets = [sample(performance.neutral + performance.shape_map(number)) - self.neutral
-                   for number in range(len(ARKIT_NAMES))]
-        self.shapes = np.stack(offsets)  # (52, V, 3)
+                   for number in range(len(performance.shapes))]
+        self.shapes = np.array(offsets).reshape(len(offsets), *self.neutral.shape)  # (52, V, 3), or none
         offsets += [sample(performance.neutral + resized(shape, SIZE)) - self.neutral
                     for shape in performance.detail_shapes]
         self._keep(np.stack(offsets))
@@ -160,34 +161,22 @@ def resized(small: np.ndarray, size: int) -> np.ndarray:
 # ---- recording -------------------------------------------------------------------------------------------------------
 
 
-class Recorder:
-    """Collects one track: a few numbers a frame in memory, its maps in a temporary file."""
+class TrackNotes:
+    """What is noted of one track, frame by frame, whatever the topology; the maps themselves are a recorder's own matter."""
 
-    def __init__(self, space: ShapeSpace) -> None:
-        self.space = space
+    def __init__(self) -> None:
         self.frames: list[int] = []
         self.times: list[float] = []
-        self.poses: list[tuple[float, np.ndarray, np.ndarray]] = []
-        self.expressions: list[np.ndarray] = []
-        self.errors: list[float] = []  # metres, RMS: what no head of the shape space explains
+        self.poses: list[tuple[float, np.ndarray, np.ndarray]] = []  # pixels per metre, head to image, pixels
+        self.errors: list[float] = []  # metres, RMS: how far the map is from being a head
         self.size = 0.0  # pixels, summed over the frames: how much of the take this face is
         self.best: dict[str, tuple[float, KeyFrame]] = {}
-        self._file = tempfile.TemporaryFile(prefix="prn-take-")
 
-    def add(self, frame: TrackedFrame, face: TrackedFace) -> None:
-        everything = reading(face.crop_map).reshape(-1, 3)
-        scale, rotation, translation, solution = self.space.align(everything, face.expression)
-        # Offsets from the mean head: small numbers, so that half precision holds a fiftieth of a millimetre.
-        in_head = (everything - translation) @ rotation / scale
-        offsets = (in_head - self.space.small_mean)[self.space.cells]
-        self._file.write(offsets.astype(np.float16).tobytes())
-        unexplained = in_head[self.space.solved] - self.space.small_mean[self.space.solved]
-        unexplained = unexplained.ravel() - solution[MOTIONS:] @ self.space.seen[MOTIONS:]
-        self.errors.append(float(np.sqrt(np.mean(unexplained ** 2))))
+    def note(self, frame: TrackedFrame, face: TrackedFace, scale: float, rotation: np.ndarray, translation: np.ndarray) -> None:
+        """scale, rotation, translation: from the head to the crop. The frame's error has been noted before."""
         self.frames.append(frame.index)
         self.times.append(frame.time)
         self.poses.append((scale * face.crop.side, rotation, face.crop.to_image(translation).astype(np.float64)))
-        self.expressions.append(face.expression)
         self.size += face.crop.side
         self._consider(frame, face, rotation)
 
@@ -196,7 +185,7 @@ class Recorder:
         yaw = float(np.degrees(np.arcsin(np.clip(rotation[0, 2], -1, 1))))
         if abs(yaw) > 50:
             return
-        expression = face.expression
+        expression = np.zeros(len(ARKIT_NAMES)) if face.expression is None else face.expression
         blink = max(expression[ARKIT_NAMES.index("eyeBlinkLeft")], expression[ARKIT_NAMES.index("eyeBlinkRight")])
         opening = float(expression[ARKIT_NAMES.index("jawOpen")])
         piece = face.crop.cut(frame.image, 96).mean(2)
@@ -216,6 +205,47 @@ class Recorder:
         """Indices of the recorded frames whose map is a head; the others count as gaps."""
         errors = np.array(self.errors)
         return np.flatnonzero(errors < max(_WRONG, 3 * np.median(errors)))
+
+    def key_frames(self) -> dict[str, KeyFrame]:
+        return {kind: key for kind, (_, key) in self.best.items()}
+
+    def resampled_poses(self, grid: TimeGrid, good: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Scale (N,), rotation (N, 3, 3) and translation (N, 3) at the grid's times, from the good frames."""
+        scale = np.exp(grid.resample(np.log([self.poses[i][0] for i in good])[:, None]))[:, 0]
+        middle, vectors = rotation_vectors(np.array([self.poses[i][1] for i in good]))
+        return scale, rotations_of(middle, grid.resample(vectors)), grid.resample(np.array([self.poses[i][2] for i in good]))
+
+    def place_of(self, frame: int, grid: TimeGrid, count: int) -> int:
+        """Where a frame of the video lies among the grid's. Raises CaptureError if the face is not seen in it."""
+        if frame not in self.frames:
+            raise CaptureError(f"Frame {frame} cannot be the neutral one, the face is not seen in it: choose a frame "
+                               f"from {self.frames[0]} to {self.frames[-1]} in which it is.")
+        time = self.times[self.frames.index(frame)]
+        return int(np.clip(np.round(time * grid.fps) - grid.start, 0, count - 1))
+
+
+class Recorder(TrackNotes):
+    """Collects one track: a few numbers a frame in memory, its maps in a temporary file."""
+
+    def __init__(self, space: ShapeSpace) -> None:
+        super().__init__()
+        self.space = space
+        self.expressions: list[np.ndarray] = []
+        self._file = tempfile.TemporaryFile(prefix="prn-take-")
+
+    def add(self, frame: TrackedFrame, face: TrackedFace) -> None:
+        everything = reading(face.crop_map).reshape(-1, 3)
+        scale, rotation, translation, solution = self.space.align(everything, face.expression)
+        # Offsets from the mean head: small numbers, so that half precision holds a fiftieth of a millimetre.
+        in_head = (everything - translation) @ rotation / scale
+        offsets = (in_head - self.space.small_mean)[self.space.cells]
+        self._file.write(offsets.astype(np.float16).tobytes())
+        # What no head of the shape space explains.
+        unexplained = in_head[self.space.solved] - self.space.small_mean[self.space.solved]
+        unexplained = unexplained.ravel() - solution[MOTIONS:] @ self.space.seen[MOTIONS:]
+        self.errors.append(float(np.sqrt(np.mean(unexplained ** 2))))
+        self.expressions.append(face.expression)
+        self.note(frame, face, scale, rotation, translation)
 
     def offsets(self) -> np.ndarray:
         """(N, cells, 3) float16 as a view of the file."""
@@ -238,7 +268,8 @@ def capture_performance(
     """From a video to one person's performance: `capture_video`, then the take's solve. Runs in any thread.
 
     face: 1 is the face that takes up most of the video, 2 the next one, and so on. fps: of the result; the video's own by
-    default. neutral_frame: the video's frame in which the face is at rest; by default the calmest one is found.
+    default. neutral_frame: the video's frame in which the face is at rest; by default the calmest one is found. Weights with a
+    topology of their own give a performance without ARKit weights (plain_take.py).
     interocular: the real distance between the eyes' centres in metres, which sets the scale. Other arguments are those of
     `capture_video`. Raises NoFaceError if nobody is seen, CaptureError for a wrong request.
     """
@@ -247,17 +278,20 @@ def capture_performance(
     if fps is not None and not 1 <= fps <= 240:
         raise CaptureError(f"A rate of {fps:g} frames a second is not possible: give a number from 1 to 240.")
     engine = engine or open_engine()
-    engine.topology.require_hm08("A performance")
+    # Without a shape space there is neither identity nor expression to solve for.
+    from .plain_take import PlainRecorder, solve_plain
+    own = engine.topology.name != HM08
     video = source if isinstance(source, Video) else open_video(source)
-    space = load_shape_space()
-    recorders: dict[int, Recorder] = {}
-    size = (0, 0)
+    recorders: dict[int, TrackNotes] = {}
+    size, last = (0, 0), 0.0
     # Somebody else than the largest can only be chosen if all are followed.
     for frame in capture_video(video, faces="largest" if face == 1 else "all", engine=engine,
                                progress=progress, cancelled=cancelled):
-        size = size if size[0] else frame.image.shape[1::-1]
+        size, last = size if size[0] else frame.image.shape[1::-1], frame.time
         for seen in frame.faces:
-            recorders.setdefault(seen.track, Recorder(space)).add(frame, seen)
+            if seen.track not in recorders:
+                recorders[seen.track] = PlainRecorder(engine.topology) if own else Recorder(load_shape_space())
+            recorders[seen.track].add(frame, seen)
     chosen = [recorder for recorder in sorted(recorders.values(), key=lambda recorder: -recorder.size)
               if len(recorder.frames) >= 2]
     if not chosen:
@@ -270,8 +304,9 @@ def capture_performance(
     if len(chosen) > 1 and face == 1:
         where = ", ".join(f"{other.times[0]:.1f}-{other.times[-1]:.1f} s" for other in chosen[1:6])
         warnings.append(f"Other faces, or this one after a cut, were left out ({where}): choose them by their number.")
-    return solve(recorder, video.name, fps or video.fps, size, smoothing, neutral_frame, warnings, video.fps,
-                 interocular)
+    take = (solve_plain if own else solve)(recorder, video.name, fps or video.fps, size, smoothing, neutral_frame, warnings, video.fps, interocular)
+    take.length = int(np.round(last * take.fps)) + 1
+    return take
 
 
 # ---- the take's solve ------------------------------------------------------------------------------------------------
@@ -289,13 +324,10 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     good = recorder.good()
     if len(good) < 2:
         raise NoFaceError(f"The face in {name} is never seen well enough: use a video in which it is larger, sharper or less hidden.")
-    grid = _TimeGrid(np.array(recorder.times)[good], fps, source_fps or fps)
+    grid = TimeGrid(np.array(recorder.times)[good], fps, source_fps or fps)
     offsets = grid.resample(recorder.offsets(), good)
     prior = grid.resample(np.array(recorder.expressions, np.float32)[good])
-    scale = np.exp(grid.resample(np.log([recorder.poses[i][0] for i in good])[:, None]))[:, 0]
-    translation = grid.resample(np.array([recorder.poses[i][2] for i in good]))
-    middle, vectors = rotation_vectors(np.array([recorder.poses[i][1] for i in good]))
-    rotation = rotations_of(middle, grid.resample(vectors))
+    scale, rotation, translation = recorder.resampled_poses(grid, good)
 
     identity, weights = _identity_and_weights(space, offsets, prior, fps)
     person = space.small_mean + space.offsets(np.concatenate([identity, np.zeros(52)]))
@@ -321,7 +353,7 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
         low = space.low_pass((seen - face).astype(np.float32)) * living
         return cv2.resize(low, (RESIDUAL, RESIDUAL), interpolation=cv2.INTER_AREA).ravel()
 
-    details, detail_shapes = _compressed(residual_of, len(offsets))
+    details, detail_shapes = compressed(residual_of, len(offsets))
     lacking, details = _learn(details, weights)
     lacking = (lacking @ detail_shapes).reshape(52, RESIDUAL, RESIDUAL, 3)
     shapes = expressions.reshape(52, GRID, GRID, 3) + np.stack([resized(shape, GRID) for shape in lacking])
@@ -331,7 +363,7 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     shapes = shapes * (1 - rest_weights)[:, None, None, None]
     weights = np.clip((weights - rest_weights) / (1 - rest_weights), 0, 1)
 
-    rotation, translation, scale, weights, details = _smoothed(grid, rotation, translation, scale, weights, details, smoothing)
+    rotation, translation, scale, weights, details = smoothed(grid, rotation, translation, scale, weights, details, smoothing)
 
     neutral = space.mean + resized((person - space.small_mean).reshape(GRID, GRID, 3), SIZE)
     landmarks = topology.landmarks_of(neutral)
@@ -340,10 +372,6 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     known = space.small_mean + space.offsets(np.concatenate([identity, np.zeros(52)]))
     residual = reading(neutral) / np.float32(metric) - known.reshape(GRID, GRID, 3)
     shapes = close_lids(neutral, (shapes * metric).astype(np.float32), topology)
-    unbridged = [(first, last) for first, last in grid.gaps()]
-    if unbridged:
-        where = ", ".join(f"{(grid.start + first) / fps:.1f}-{(grid.start + last + 1) / fps:.1f} s" for first, last in unbridged[:6])
-        warnings.append(f"The face was not seen at {where}: these {sum(b - a + 1 for a, b in unbridged)} frames are left out.")
     return Performance(
         name=name, fps=fps, start=grid.start, image_size=image_size, seen=grid.seen, rotation=rotation,
         translation=translation, scale=scale / metric, weights=weights.astype(np.float32),
@@ -351,11 +379,10 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
         detail_shapes=(detail_shapes.reshape(-1, RESIDUAL, RESIDUAL, 3) * metric).astype(np.float32),
         identity=identity.astype(np.float32), residual=residual.astype(np.float32), metric=metric,
         neutral_frame=int(np.round((grid.start + calm) * (source_fps or fps) / fps)),
-        key_frames={kind: key for kind, (_, key) in recorder.best.items()},
-        warnings=warnings, topology=topology)
+        key_frames=recorder.key_frames(), warnings=warnings + grid.warnings(), topology=topology)
 
 
-class _TimeGrid:
+class TimeGrid:
     """Even times, and how the recorded ones are brought to them."""
 
     def __init__(self, times: np.ndarray, fps: float, source_fps: float) -> None:
@@ -390,6 +417,14 @@ class _TimeGrid:
     def gaps(self) -> list[tuple[int, int]]:
         edges = np.flatnonzero(np.diff(np.r_[True, self.seen, True].astype(int)))
         return [(int(first), int(last) - 1) for first, last in zip(edges[::2], edges[1::2])]
+
+    def warnings(self) -> list[str]:
+        """A sentence on the gaps too long to bridge, if there are any."""
+        gaps = self.gaps()
+        if not gaps:
+            return []
+        where = ", ".join(f"{(self.start + first) / self.fps:.1f}-{(self.start + last + 1) / self.fps:.1f} s" for first, last in gaps[:6])
+        return [f"The face was not seen at {where}: these {sum(b - a + 1 for a, b in gaps)} frames are left out."]
 
     def pieces(self) -> list[slice]:
         """The stretches between gaps: nothing is smoothed across them."""
@@ -444,14 +479,10 @@ def _bounded_weights(normal: np.ndarray, right: np.ndarray, prior: np.ndarray, p
     return weights
 
 
-def _calmest(weights: np.ndarray, recorder: Recorder, grid: _TimeGrid, chosen: int | None) -> int:
+def _calmest(weights: np.ndarray, recorder: Recorder, grid: TimeGrid, chosen: int | None) -> int:
     """The frame of the grid in which the face is at rest: the chosen one, or the one whose weights are least."""
     if chosen is not None:
-        if chosen not in recorder.frames:
-            raise CaptureError(f"Frame {chosen} cannot be the neutral one, the face is not seen in it: choose a frame "
-                               f"from {recorder.frames[0]} to {recorder.frames[-1]} in which it is.")
-        time = recorder.times[recorder.frames.index(chosen)]
-        return int(np.clip(np.round(time * grid.fps) - grid.start, 0, len(weights) - 1))
+        return recorder.place_of(chosen, grid, len(weights))
     moving = weights[:, [not name.startswith("eyeLook") for name in ARKIT_NAMES]].sum(1)
     around = max(1, int(round(0.1 * grid.fps)))
     steady = np.convolve(np.pad(moving, around, mode="edge"), np.ones(2 * around + 1) / (2 * around + 1), "valid")
@@ -517,7 +548,7 @@ def _rigid(space: ShapeSpace, offsets: np.ndarray, person: np.ndarray, expressio
     return grown, turned, shifted
 
 
-def _compressed(row: Callable[[int], np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
+def compressed(row: Callable[[int], np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
     """(count, K) coefficients and (K, C) principal directions of count rows (C,) that are computed when asked."""
     few = np.unique(np.linspace(0, count - 1, min(count, _SAMPLED)).astype(int))
     _, _, directions = np.linalg.svd(np.stack([row(i) for i in few]), full_matrices=False)
@@ -531,7 +562,7 @@ def _learn(details: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.nda
     return lacking, details - weights @ lacking
 
 
-def _smoothed(grid: _TimeGrid, rotation: np.ndarray, translation: np.ndarray, scale: np.ndarray, weights: np.ndarray,
+def smoothed(grid: TimeGrid, rotation: np.ndarray, translation: np.ndarray, scale: np.ndarray, weights: np.ndarray,
               details: np.ndarray, strength: Smoothing) -> tuple[np.ndarray, ...]:
     rotation, translation, scale = rotation.copy(), translation.copy(), scale.copy()
     weights, details = weights.copy(), details.copy()
@@ -541,8 +572,9 @@ def _smoothed(grid: _TimeGrid, rotation: np.ndarray, translation: np.ndarray, sc
         rotation[piece] = rotations_of(middle, smooth(vectors, grid.fps, head, np.zeros(3, int)))
         translation[piece] = smooth(translation[piece], grid.fps, head, np.zeros(3, int))
         scale[piece] = np.exp(smooth(np.log(scale[piece])[:, None], grid.fps, head))[:, 0]
-        weights[piece, EYE_SHAPES] = smooth(weights[piece, EYE_SHAPES], grid.fps, eyes)
-        weights[piece, ~EYE_SHAPES] = smooth(weights[piece, ~EYE_SHAPES], grid.fps, face)
+        if weights.shape[1]:
+            weights[piece, EYE_SHAPES] = smooth(weights[piece, EYE_SHAPES], grid.fps, eyes)
+            weights[piece, ~EYE_SHAPES] = smooth(weights[piece, ~EYE_SHAPES], grid.fps, face)
         details[piece] = smooth(details[piece], grid.fps, face)
     # In gaps the last seen values are held: no motion is better than an invented one.
     held = np.maximum.accumulate(np.where(grid.seen, np.arange(len(grid.seen)), 0))

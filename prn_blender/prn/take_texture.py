@@ -13,7 +13,7 @@ from .capture import INTEROCULAR, FaceCapture, place_face
 from .detector import FaceBox
 from .openings import opening_texels
 from .performance import KeyFrame, Performance
-from .position_map import SIZE, load_topology
+from .position_map import SIZE, Topology
 from .skin import make_skin
 from .texture import make_texture
 
@@ -27,7 +27,7 @@ def make_take_texture(performance: Performance, size: int = 2048) -> np.ndarray:
     texture = make_texture(front, size)
     for side in ("left", "right"):
         if side in kinds:
-            turned = key_capture(kinds[side])
+            turned = key_capture(kinds[side], performance.topology)
             share = np.clip((turned.visibility - front.visibility - _SIDE_GAIN) / 0.2, 0, 1)
             texture = _laid_over(texture, make_texture(turned, size), share, front.visibility * turned.visibility > 0.1)
     if "mouth" in kinds:
@@ -35,7 +35,7 @@ def make_take_texture(performance: Performance, size: int = 2048) -> np.ndarray:
         rows = np.arange(SIZE)[:, None] > topology.landmarks[30, 1]  # the openings below the nose's tip
         inside = (opening_texels(topology) & rows).astype(np.float32)
         share = cv2.GaussianBlur(cv2.dilate(inside, np.ones((3, 3))), (0, 0), 0.8)
-        texture = _laid_over(texture, make_texture(key_capture(kinds["mouth"]), size), share, None)
+        texture = _laid_over(texture, make_texture(key_capture(kinds["mouth"], performance.topology), size), share, None)
     return texture
 
 
@@ -47,14 +47,14 @@ def make_take_skin(performance: Performance, size: int = 2048) -> np.ndarray:
 def front_capture(performance: Performance) -> FaceCapture:
     """The take's frame that shows the face best from the front, as the capture of a photograph."""
     kinds = performance.key_frames
-    return key_capture(kinds.get("front") or next(iter(kinds.values())))
+    return key_capture(kinds.get("front") or next(iter(kinds.values())), performance.topology)
 
 
-def key_capture(key: KeyFrame) -> FaceCapture:
+def key_capture(key: KeyFrame, topology: Topology) -> FaceCapture:
     """A key frame as the capture of a photograph."""
     crop = key.face.crop
     box = FaceBox(crop.center_x - crop.side / 2, crop.center_y - crop.side / 2, crop.side, crop.side, 1.0)
-    return place_face(key.image, box, crop, key.face.crop_map, key.face.expression, load_topology(), "fitted",
+    return place_face(key.image, box, crop, key.face.crop_map, key.face.expression, topology, "fitted",
                       INTEROCULAR, {})
 
 

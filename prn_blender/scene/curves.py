@@ -22,14 +22,17 @@ def write_curve(channels: versions.Channels, path: str, index: int, group: str, 
     return curve
 
 
-def decimate(values: np.ndarray, tolerance: float) -> np.ndarray:
+def decimate(values: np.ndarray, tolerance: float, places: np.ndarray | None = None) -> np.ndarray:
     """Indices of the values (N,) whose straight connections stay within the tolerance of all of them.
+
+    places (N,): where they lie, rising; evenly by default.
 
     Douglas and Peucker's algorithm ("Algorithms for the reduction of the number of points ...", 1973), with the distance
     measured along the value axis. The first and the last value are always among them; a constant needs but one.
     """
     if np.ptp(values) <= tolerance:
         return np.array([0])
+    places = np.arange(len(values)) if places is None else places
     keep = np.zeros(len(values), bool)
     keep[[0, -1]] = True
     open_pieces = [(0, len(values) - 1)]
@@ -37,7 +40,7 @@ def decimate(values: np.ndarray, tolerance: float) -> np.ndarray:
         first, last = open_pieces.pop()
         if last - first < 2:
             continue
-        line = np.linspace(values[first], values[last], last - first + 1)
+        line = np.interp(places[first:last + 1], places[[first, last]], values[[first, last]])
         away = np.abs(values[first:last + 1] - line)
         worst = int(np.argmax(away))
         if away[worst] > tolerance:

@@ -1,6 +1,7 @@
 """Writes the scene or its faces to a file, in the format that the file's ending says. Touches bpy.ops and one folder.
 
-Formats: .blend, .glb, .fbx, .obj, .usd (.usda, .usdc). Nothing appears under the final name before it is complete.
+Formats: .blend, .glb, .fbx, .obj, .usd (.usda, .usdc), .abc, .json, .csv; with the animation where the format has any, over the
+scene's frame range. Nothing appears under the final name before it is complete.
 """
 
 from __future__ import annotations
@@ -11,10 +12,15 @@ import tempfile
 from pathlib import Path
 
 import bpy
+import numpy as np
 from mathutils import Matrix
 
 from ..prn.errors import CaptureError
+from ..prn.livelink import write_livelink
+from ..prn.record import write_json
 from . import versions
+from .curves import write_curve
+from .record import record_of
 
 
 def export(path: Path, faces: list[bpy.types.Object]) -> list[Path]:
@@ -43,19 +49,24 @@ def write_blend(path: Path, faces: list[bpy.types.Object]) -> None:
 
 
 def write_glb(path: Path, faces: list[bpy.types.Object]) -> None:
-    bpy.ops.export_scene.gltf(filepath=str(path), export_format="GLB", use_selection=True, export_image_format="AUTO")
+    """Relative shape keys become morph targets. Without their normals, which three quarters of the file would be."""
+    with relative_keys(faces):
+        bpy.ops.export_scene.gltf(filepath=str(path), export_format="GLB", use_selection=True, export_image_format="AUTO",
+                                  export_animations=any(map(is_animated, faces)), export_animation_mode="ACTIVE_ACTIONS",
+                                  export_morph_normal=False)
 
 
 def write_fbx(path: Path, faces: list[bpy.types.Object]) -> None:
-    with textures_beside(path, faces) as textures:
+    with textures_beside(path, faces) as textures, relative_keys(faces):
         bpy.ops.export_scene.fbx(filepath=str(path), use_selection=True, object_types={"MESH"}, path_mode="COPY",
-                                 embed_textures=True, mesh_smooth_type="FACE", bake_anim=False)
+                                 embed_textures=True, mesh_smooth_type="FACE", bake_anim=any(map(is_animated, faces)),
+                                 bake_anim_use_nla_strips=False, bake_anim_use_all_actions=False, bake_anim_simplify_factor=0.0)
     for texture in textures:
         texture.unlink()  # it is inside the file
 
 
 def write_obj(path: Path, faces: list[bpy.types.Object]) -> None:
-    """OBJ has no object transforms, so the heads are written upright and not turned as in the photo."""
+    """OBJ has no object transforms, so the heads are written upright and not turned as in the photo; nor has it animation."""
     poses = [face.matrix_world.copy() for face in faces]
     for face in faces:
         face.matrix_world = Matrix.Translation(face.matrix_world.translation)
@@ -68,9 +79,93 @@ def write_obj(path: Path, faces: list[bpy.types.Object]) -> None:
 def write_usd(path: Path, faces: list[bpy.types.Object]) -> None:
     if not bpy.app.build_options.usd:  # Linux distributions leave it out
         raise CaptureError("This Blender was built without USD: choose .glb, .fbx or .obj.")
+    # Blend shapes are relative keys; everything else is written as the meshes that it makes, frame by frame.
+    blend_shapes = all(keys.use_relative for keys in keys_of(faces))
     with textures_beside(path, faces):
         bpy.ops.wm.usd_export(filepath=str(path), selected_objects_only=True, relative_paths=True,
+                              export_animation=any(map(is_animated, faces)), export_shapekeys=blend_shapes,
                               convert_world_material=False, **versions.usd_keeps_textures())
+
+
+def write_abc(path: Path, faces: list[bpy.types.Object]) -> None:
+    """Alembic holds meshes frame by frame, and neither materials nor textures: the texture lies beside it."""
+    if not bpy.app.build_options.alembic:
+        raise CaptureError("This Blender was built without Alembic: choose .glb or .fbx.")
+    scene = bpy.context.scene
+    first, last = (scene.frame_start, scene.frame_end) if any(map(is_animated, faces)) else (scene.frame_current,) * 2
+    with textures_beside(path, faces):
+        bpy.ops.wm.alembic_export(filepath=str(path), selected=True, start=first, end=last)
+
+
+def write_records(path: Path, faces: list[bpy.types.Object]) -> None:
+    write_json(path, [record_of(face) for face in faces])
+
+
+def write_csv(path: Path, faces: list[bpy.types.Object]) -> None:
+    write_livelink(path, record_of(faces[0]))
+
+
+# ---- animation -----------------------------------------------------------------------------------------------------
+
+
+def keys_of(faces: list[bpy.types.Object]) -> list[bpy.types.Key]:
+    """The shape keys of the faces and of what stands in their eyes and mouths."""
+    pieces = [piece for face in faces for piece in (face, *face.children) if piece.type == "MESH"]
+    return [piece.data.shape_keys for piece in pieces if piece.data.shape_keys]
+
+
+def is_animated(face: bpy.types.Object) -> bool:
+    return plays_cache(face) or any(owner.animation_data and owner.animation_data.action for owner in (face, *keys_of([face])))
+
+
+def plays_cache(face: bpy.types.Object) -> bool:
+    return any(modifier.type == "MESH_CACHE" for modifier in face.modifiers)
+
+
+@contextlib.contextmanager
+def relative_keys(faces: list[bpy.types.Object]):
+    """Absolute shape keys as relative ones that play the same, for formats that know no others; then the scene is as before.
+
+    Raises CaptureError for a point cache, which these formats cannot hold.
+    """
+    if any(map(plays_cache, faces)):
+        raise CaptureError("A point cache cannot be written in this format: capture with shape keys, or choose .abc or .usdc.")
+    changed = []
+    try:
+        for keys in keys_of(faces):
+            if not keys.use_relative:
+                action = keys.animation_data.action
+                curve = next(curve for curve in versions.curves_of(action, "KEY") if curve.data_path == "eval_time")
+                changed.append((keys, action))
+                versions.assign_action(keys, tent_action(keys, curve))
+                keys.use_relative = True
+        yield
+    finally:
+        for keys, action in changed:
+            tents = keys.animation_data.action
+            versions.assign_action(keys, action)
+            bpy.data.actions.remove(tents)
+            keys.use_relative = False
+
+
+def tent_action(keys: bpy.types.Key, eval_time: bpy.types.FCurve) -> bpy.types.Action:
+    """What an eval_time curve plays, as a value curve a key: each rises and falls between its neighbours' times."""
+    scene = bpy.context.scene
+    action = bpy.data.actions.new(f"{keys.name} Relative")
+    channels = versions.Channels(action, "KEY")
+    frames = np.arange(scene.frame_start, scene.frame_end + 1)
+    times = np.array([eval_time.evaluate(frame) for frame in frames])
+    places = np.array([block.frame for block in keys.key_blocks])
+    for number in range(1, len(places)):
+        values = np.interp(times, places, np.eye(len(places))[number])
+        near = np.convolve(values > 0, np.ones(3), "same") > 0  # with a zero on either side
+        near[[0, -1]] = True
+        write_curve(channels, f'key_blocks["{keys.key_blocks[number].name}"].value', 0, "Frames", frames[near].astype(float),
+                    values[near])
+    return action
+
+
+# ---- textures ------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -92,5 +187,5 @@ def textures_beside(path: Path, faces: list[bpy.types.Object]):
             image.filepath_raw = name
 
 
-WRITERS = {".blend": write_blend, ".glb": write_glb, ".fbx": write_fbx, ".obj": write_obj,
-           ".usd": write_usd, ".usda": write_usd, ".usdc": write_usd}
+WRITERS = {".blend": write_blend, ".glb": write_glb, ".fbx": write_fbx, ".obj": write_obj, ".usd": write_usd, ".usda": write_usd,
+           ".usdc": write_usd, ".abc": write_abc, ".json": write_records, ".csv": write_csv}

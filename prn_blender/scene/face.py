@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import bpy
@@ -13,13 +14,14 @@ from ..prn.eye_texture import eye_texture
 from ..prn.gaze import gaze_of, iris_of, look, read_eyes
 from ..prn.head import build_head, doubt
 from ..prn.openings import opening_grid, opening_vertices
+from ..prn.photo_shapes import photo_shapes, shape_vertices
 from ..prn.position_map import Grid, Topology
 from . import camera as cameras
 from .frames import head_matrix, photo_to_world, to_blender
 from .head import add_groups, add_shape_keys, build_head_mesh
 from .image import pack_image
 from .material import build_material
-from .mesh import build_mesh
+from .mesh import add_arkit_keys, build_mesh
 from .stage import frame_photo
 
 FACTS = "prn_capture"  # the face object's custom property that tells where it comes from
@@ -45,7 +47,7 @@ class BuiltFace:
 def build_face(capture: FaceCapture, texture: np.ndarray | bytes, scene: bpy.types.Scene, *, topology: str = "grid",
                stride: int = 1, with_camera: bool = True, parent: bpy.types.Collection | None = None,
                beside: Placement | None = None, camera: bpy.types.Object | None = None,
-               photo: bytes | None = None) -> BuiltFace:
+               photo: bytes | None = None, shapes: bool = False) -> BuiltFace:
     """One collection "Face" with the mesh, posed as in the photo, the photo's eyes and mouth, and the camera that saw it.
 
     The mesh is upright, in metres, facing -Y; the object's transform is the head's pose. texture (N, N, 3) uint8 sRGB, or
@@ -55,8 +57,9 @@ def build_face(capture: FaceCapture, texture: np.ndarray | bytes, scene: bpy.typ
     with_camera: a camera that sees the photo, which the scene then renders through, in the photo's resolution.
     beside: the placement of another face of the same photo, which stays where it is, and camera: its camera, which is used
     again; heads that are further away in the photo stay behind their picture by their object's scale.
-    photo: the photo's JPEG file's content, where it is there already. Raises CaptureError, before it builds anything, if
-    the capture's topology has no "loops" and no "head".
+    photo: the photo's JPEG file's content, where it is there already. shapes: with the 52 ARKit shape keys, set to the photo's
+    own expression; a head always has them. Raises CaptureError, before it builds anything, if the capture's topology has no
+    "loops", no "head" or no shapes.
     """
     head = None
     if topology == "head":
@@ -65,6 +68,7 @@ def build_face(capture: FaceCapture, texture: np.ndarray | bytes, scene: bpy.typ
         gaze = gaze_of(eyes)
         head = look(head, *gaze) if gaze else head
     grid = None if head else mesh_grid(capture.topology, topology, stride)
+    known = photo_shapes(capture) if shapes and not head else None
     height, width = capture.image.shape[:2]
     collection = bpy.data.collections.new("Face")
     (parent or scene.collection).children.link(collection)
@@ -86,14 +90,14 @@ def build_face(capture: FaceCapture, texture: np.ndarray | bytes, scene: bpy.typ
         add_groups(face)
         add_shape_keys(face, head.neutral, head.shapes, head.weights)
     else:
-        face, openings = build_mask(capture, grid, build_material("Face Skin", image))
+        face, openings = build_mask(capture, grid, build_material("Face Skin", image), known)
     face.matrix_world = Matrix(head_matrix(
         capture.rotation, capture.pixels_per_metre / placement.pixels_per_metre,
         np.array(placement.middle) + photo_to_world(capture.translation, width, height, placement.pixels_per_metre)))
     face["weights_licence"] = capture.licence  # in the object's custom properties: what may be done with this mesh
     for piece in filter(None, (face, openings)):
         collection.objects.link(piece)
-    face[FACTS] = facts(capture)
+    face[FACTS] = facts(capture) | placement_facts(placement, width, height)
     if head and doubt(capture):
         face[FACTS]["doubt"] = doubt(capture)
     if camera is not None:
@@ -101,17 +105,26 @@ def build_face(capture: FaceCapture, texture: np.ndarray | bytes, scene: bpy.typ
     return BuiltFace(collection, face, openings, camera, placement)
 
 
-def build_mask(capture: FaceCapture, grid: Grid,
-               material: bpy.types.Material) -> tuple[bpy.types.Object, bpy.types.Object | None]:
-    """The face, and as its child what stands in eyes and mouth, or None if the topology has no openings."""
-    face = bpy.data.objects.new("Face", build_mesh("Face", to_blender(grid.sample(capture.head_map)), grid.quads, grid.uvs))
-    face.data.materials.append(material)
-    inner = opening_grid(capture.topology)
+def build_mask(capture: FaceCapture, grid: Grid, material: bpy.types.Material,
+               known: tuple[np.ndarray, np.ndarray] | None) -> tuple[bpy.types.Object, bpy.types.Object | None]:
+    """The face, and as its child what stands in eyes and mouth, or None if the topology has no openings.
+
+    known: the face at rest and its shapes (`photo_shapes`), for shape keys.
+    """
+    def piece(name: str, own: Grid, sample: Callable[[np.ndarray], np.ndarray]) -> bpy.types.Object:
+        if known is None:
+            made = bpy.data.objects.new(name, build_mesh(name, to_blender(sample(capture.head_map)), own.quads, own.uvs))
+        else:
+            rest, offsets = (to_blender(points) for points in shape_vertices(*known, sample))
+            made = bpy.data.objects.new(name, build_mesh(name, rest, own.quads, own.uvs))
+            add_arkit_keys(made, rest, offsets, capture.expression)
+        made.data.materials.append(material)
+        return made
+
+    face, inner = piece("Face", grid, grid.sample), opening_grid(capture.topology)
     if not len(inner.quads):
         return face, None
-    openings = bpy.data.objects.new("Eyes and Mouth", build_mesh(
-        "Eyes and Mouth", to_blender(opening_vertices(capture.head_map, capture.topology)), inner.quads, inner.uvs))
-    openings.data.materials.append(material)
+    openings = piece("Eyes and Mouth", inner, lambda head: opening_vertices(head, capture.topology))
     openings.parent = face
     return face, openings
 
@@ -119,6 +132,11 @@ def build_mask(capture: FaceCapture, grid: Grid,
 def mesh_grid(topology: Topology, name: str, stride: int) -> Grid:
     """The mesh of a topology's name, "grid" or "loops"; only the grid has levels of detail."""
     return topology.loops() if name == "loops" else topology.grid(stride)
+
+
+def placement_facts(placement: Placement, width: int, height: int) -> dict[str, float | list[float]]:
+    """How the world is brought back to the picture's pixels."""
+    return {"image_size": [width, height], "pixels_per_metre": placement.pixels_per_metre, "middle": list(placement.middle)}
 
 
 def facts(capture: FaceCapture) -> dict[str, float | str | list[float]]:

@@ -1,7 +1,9 @@
-"""The face's mesh datablock, filled in bulk. Touches bpy.data.meshes."""
+"""The face's mesh datablock and its ARKit shape keys, filled in bulk. Touches bpy.data.meshes and the object it is given."""
 
 import bpy
 import numpy as np
+
+from ..prn.arkit import ARKIT_NAMES
 
 
 def build_mesh(name: str, vertices: np.ndarray, quads: np.ndarray, uvs: np.ndarray) -> bpy.types.Mesh:
@@ -19,3 +21,12 @@ def build_mesh(name: str, vertices: np.ndarray, quads: np.ndarray, uvs: np.ndarr
     mesh.update(calc_edges=True)
     mesh.shade_smooth()
     return mesh
+
+
+def add_arkit_keys(face: bpy.types.Object, neutral: np.ndarray, shapes: np.ndarray, weights: np.ndarray) -> None:
+    """The neutral (V, 3) and 52 relative shape keys with ARKit's names; shapes (52, V, 3) offsets, weights (52,) their values."""
+    face.shape_key_add(name="Basis", from_mix=False)
+    for shape, offsets, weight in zip(ARKIT_NAMES, shapes, weights):
+        block = face.shape_key_add(name=shape, from_mix=False)
+        block.value = weight  # Blender 5.0 begins at 1
+        block.data.foreach_set("co", np.ascontiguousarray(neutral + offsets, np.float32).ravel())

@@ -28,13 +28,13 @@ from ..prn.take_texture import front_capture
 from . import camera as cameras
 from . import versions
 from .curves import CONSTANT, continuous_quaternions, decimate, write_curve
-from .face import mesh_grid
+from .face import FACTS, Placement, mesh_grid, placement_facts
 from .footage import load_footage, show_behind
 from .frames import TO_BLENDER, photo_to_world, to_blender
 from .head import add_groups, build_head_mesh
 from .image import pack_image
 from .material import build_material
-from .mesh import build_mesh
+from .mesh import add_arkit_keys, build_mesh
 from .stage import frame_photo
 
 WAYS = ("absolute", "relative", "pc2", "arkit")
@@ -46,9 +46,9 @@ KEY_SPACING = 10.0  # Blender puts absolute keys this many units of eval_time ap
 class BuiltPerformance:
     collection: bpy.types.Collection
     mesh: bpy.types.Object
-    openings: bpy.types.Object | None  # what stands in eyes and mouth, a child of the mesh; None for a head, which has its own
+    openings: bpy.types.Object | None  # what stands in eyes and mouth, a child of the mesh; None for what has its own, or none
     camera: bpy.types.Object
-    expression: bpy.types.Action  # the ARKit weights, whatever the way: what `retarget` hands on
+    expression: bpy.types.Action | None  # the ARKit weights, whatever the way: what `retarget` hands on; None without any
     head: bpy.types.Action  # the head's motion
     files: list[Path]  # PC2 files beside the scene
 
@@ -76,7 +76,7 @@ def build_performance(performance: Performance, texture: np.ndarray | bytes, sce
     behind the face. folder: where PC2 files go, named after `name`. first: the scene's frame on which frame 0 of the video
     lies, by default the scene's first; the scene's own rate and range stay as they are, see `stage.match_time`. skipped:
     frames of the source before the video's frame 0. parent: the collection to put it into, by default the scene's own.
-    Raises ValueError for another way.
+    Raises ValueError for another way, CaptureError, before it builds anything, for ARKit keys or loops that the topology lacks.
     """
     steps = performance_steps(performance, texture, scene, way=way, topology=topology, stride=stride, source=source,
                               folder=folder, name=name, first=first, skipped=skipped, parent=parent)
@@ -93,8 +93,14 @@ def performance_steps(performance: Performance, texture: np.ndarray | bytes, sce
     """`build_performance` in portions of some milliseconds, for a window that has to live; its result is the return value."""
     if way not in WAYS:
         raise ValueError(f"way must be one of {WAYS}, not {way!r}")
+    if way == "arkit":
+        performance.topology.require_hm08("ARKit shape keys")
     if way == "pc2" and folder is None:
         raise ValueError("a folder is needed for the PC2 files")
+    if topology == "loops":
+        performance.topology.require_hm08("The hm08 face loops")
+    if topology == "head":
+        performance.topology.require_hm08("The whole head")
     width, height = performance.image_size
     first = scene.frame_start if first is None else first
     frames = scene_frames(performance, scene, first)
@@ -113,7 +119,7 @@ def performance_steps(performance: Performance, texture: np.ndarray | bytes, sce
     image = pack_image("Face Texture.png", texture)
     pieces = []
     files: list[Path] = []
-    expression = expression_action(performance, frames, name)
+    expression = expression_action(performance, frames, name) if len(performance.shapes) else None
     for placed, vertices in moving_pieces(performance, topology, stride, image):
         yield
         collection.objects.link(placed)
@@ -123,7 +129,7 @@ def performance_steps(performance: Performance, texture: np.ndarray | bytes, sce
             play_pc2(placed, path, frames)
             files.append(path)
         elif way == "arkit":
-            add_arkit_keys(placed, vertices)
+            add_arkit_keys(placed, vertices.neutral, vertices.shapes, np.zeros(len(ARKIT_NAMES)))
             versions.assign_action(placed.data.shape_keys, expression)
         else:
             yield from add_frame_keys(placed, vertices, frames, absolute=way == "absolute")
@@ -131,13 +137,19 @@ def performance_steps(performance: Performance, texture: np.ndarray | bytes, sce
     face, inner = pieces[0], pieces[1] if len(pieces) > 1 else None
     if inner:
         inner.parent = face
-    if way != "arkit":
+    if expression and way != "arkit":
         expression.use_fake_user = True
     if performance.gaps and inner:  # a child is not hidden with its parent
         gaps = bpy.data.actions.new(f"{name} Gaps")
         hide_in_gaps(versions.Channels(gaps, "OBJECT"), performance, frames)
         versions.assign_action(inner, gaps)
     head = animate_head(face, performance, frames, middle, name)
+    face[FACTS] = placement_facts(Placement(per_metre, tuple(middle)), width, height) | {
+        "frames": len(performance), "seen": float(performance.seen.mean()), "fps": performance.fps, "first": float(first),
+        "start": performance.start, "length": max(performance.length, performance.start + len(performance)),
+        "topology": performance.topology.name, "camera": camera, "head": head}
+    if expression:
+        face[FACTS]["expression"] = expression
     return BuiltPerformance(collection, face, inner, camera, expression, head, files)
 
 
@@ -159,6 +171,8 @@ def moving_pieces(performance: Performance, topology: str, stride: int,
     grid, openings = mesh_grid(maps, topology, stride), opening_grid(maps)
     for title, piece, sample in (("Face", grid, grid.sample),
                                  ("Eyes and Mouth", openings, lambda head: opening_vertices(head, maps))):
+        if not len(piece.quads):
+            continue  # a topology without openings
         vertices = performance.vertices(lambda head, sample=sample: to_blender(sample(head)))
         placed = bpy.data.objects.new(title, build_mesh(title, vertices.neutral, piece.quads, piece.uvs))
         placed.data.materials.append(material)
@@ -209,16 +223,6 @@ def expression_action(performance: Performance, frames: np.ndarray, name: str) -
         kept = decimate(values, TOLERANCE)
         write_curve(channels, f'key_blocks["{shape}"].value', 0, "ARKit", frames[kept], values[kept])
     return action
-
-
-def add_arkit_keys(face: bpy.types.Object, vertices: VertexFrames) -> None:
-    """The neutral and 52 relative shape keys with ARKit's names."""
-    face.shape_key_add(name="Basis", from_mix=False)
-    for number, shape in enumerate(ARKIT_NAMES):
-        block = face.shape_key_add(name=shape, from_mix=False)
-        block.value = 0.0  # Blender 5.0 begins at 1
-        moved = vertices.neutral + vertices.shapes[number]
-        block.data.foreach_set("co", np.ascontiguousarray(moved, np.float32).ravel())
 
 
 def add_frame_keys(face: bpy.types.Object, vertices: VertexFrames, frames: np.ndarray, absolute: bool) -> Iterator[None]:
