@@ -51,7 +51,7 @@ def run_on_cluster(address: str, jobs: dict[str, dict], add: Callable[[str, dict
             print("The cluster has no workers yet: waiting for the first.", file=sys.stderr, flush=True)
         # Impure: the same input may be asked for again on purpose.
         names = {client.submit(capture_on_worker, job, pure=False): name for name, job in jobs.items()}
-        for future in as_completed(list(names)):
+        for future in as_completed(list(names), loop=client.loop):
             error = future.exception()
             if error is None:
                 answer = future.result()

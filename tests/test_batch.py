@@ -15,6 +15,7 @@ import cv2
 import pytest
 
 from prn_blender import batch
+from prn_blender.command_line import parse
 from prn_blender.prn import CaptureError
 from prn_blender.prn.image_io import load_image
 from test_command_line import PORTRAIT, ROOT, capture, refused, weights  # noqa: F401 (a fixture)
@@ -181,6 +182,25 @@ def test_resume_leaves_out_what_is_finished(whole, weights):  # noqa: F811
     assert batch.settings_hash(request) != batch.settings_hash(argparse.Namespace(weights=weights, write=()))
     assert not batch.is_finished(folder / "out", item, batch.settings_hash(request))
     assert not batch.is_finished(folder / "out", batch.Item(PORTRAIT, Path("a.obj")), note["settings"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads a process's memory as Linux tells it")
+def test_memory_stays_flat(photos, weights, tmp_path):  # noqa: F811
+    """Of one worker over many inputs, in megabytes; docs/batch.md has a longer run."""
+    request = parse([str(photos / "a.png"), "-o", ".obj", "--out-dir", str(tmp_path / "out"), "--weights", str(weights),
+                     "--texture", "512", "--detail", "4"])
+    (tmp_path / "out" / batch.NOTES).mkdir(parents=True)
+    options = {name: str(value) if isinstance(value, Path) else value for name, value in vars(request).items()
+               if name not in ("input", "output", "shard")}
+    worker, used = batch.Worker(1), []
+    for number in range(12):
+        answer = worker.do({"options": options, "input": str(photos / "a.png"), "output": f"{number}.obj", "settings": "",
+                            "folder": str(tmp_path / "out"), "note": str(tmp_path / "out" / batch.NOTES / f"{number}.json")})
+        assert answer["status"] == "ok", answer
+        status = Path(f"/proc/{worker.process.pid}/status").read_text()
+        used.append(int(status.split("VmRSS:")[1].split()[0]) / 1024)
+    worker.stop()
+    assert max(used[4:]) - used[3] < 40, used
 
 
 def test_killed_at_any_moment_and_resumed_it_is_the_same(photos, whole, weights, tmp_path):  # noqa: F811

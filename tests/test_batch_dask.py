@@ -64,6 +64,7 @@ def test_a_worker_is_killed_and_every_output_is_there_once(cluster, weights, tmp
         time.sleep(0.05)
     workers[0].send_signal(signal.SIGKILL)
     said, errors = run.communicate(timeout=300)
+    assert said, errors
     assert run.returncode == 1 and said.splitlines()[-1] == f"{INPUTS} captured, 0 finished before, 1 failed", errors
     entries = [json.loads(line) for line in (folder / "first.jsonl").read_text().splitlines()]
     assert sorted(entry["input"] for entry in entries) == sorted([*(f"in/{number}.png" for number in range(INPUTS)), "in/text.png"])

@@ -267,6 +267,13 @@ def test_a_photographs_record_from_the_scene(tmp_path):
     assert float(row["JawOpen"]) == pytest.approx(0.5)
 
 
+def test_a_heads_landmarks():
+    face = exact_face(20)
+    built = build_face(face, skin_texture(), new_stage(), topology="head")
+    away = np.linalg.norm(record_of(built.mesh).head_landmarks[0] - record.of_photo(face).head_landmarks[0], axis=1)
+    assert away.max() < 0.007 and away.mean() < 0.002  # metres
+
+
 def test_a_face_of_other_weights_says_so(tmp_path):
     built = build_face(exact_face(), skin_texture(), new_stage(), stride=4)
     built.mesh[FACTS]["topology"] = "resfcn256"

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..prn.arkit import ARKIT_NAMES
 from ..prn.errors import CaptureError
+from ..prn.head import load_head_topology
 from ..prn.position_map import HM08, cross, load_topology, texels_to_uv
 from ..prn.record import FaceRecord
 from . import versions
@@ -79,15 +80,20 @@ def landmark_places(mesh: bpy.types.Mesh) -> tuple[np.ndarray, np.ndarray]:
     loops, vertices = np.empty((2, 3 * len(mesh.loop_triangles)), np.int32)
     mesh.loop_triangles.foreach_get("loops", loops)
     mesh.loop_triangles.foreach_get("vertices", vertices)
-    uvs = np.empty(2 * len(mesh.loops), np.float32)
-    mesh.uv_layers[0].uv.foreach_get("vector", uvs)
-    a, b, c = np.moveaxis(uvs.reshape(-1, 2)[loops.reshape(-1, 3)].astype(float), 1, 0)
     triangles = vertices.reshape(-1, 3)
-    materials = np.empty(len(triangles), np.int32)
-    mesh.loop_triangles.foreach_get("material_index", materials)
+    if len(mesh.materials) > 1:  # a whole head, whose UVs are hm08's own: its skin knows where it lies on the map
+        head = load_head_topology()
+        places = np.full((len(mesh.vertices), 2), np.nan)
+        places[head.trusted] = head.trusted_uv * (1, -1) + (0, 1)
+        corners_at = places[triangles]
+    else:
+        uvs = np.empty(2 * len(mesh.loops), np.float32)
+        mesh.uv_layers[0].uv.foreach_get("vector", uvs)
+        corners_at = uvs.reshape(-1, 2)[loops.reshape(-1, 3)].astype(float)
+    a, b, c = np.moveaxis(corners_at, 1, 0)
     area = cross(b - a, c - a)
-    skin = (materials == 0) & (np.abs(area) > 1e-12)  # eyes, teeth and lashes of a head have places of their own
-    a, b, c, area, triangles = a[skin], b[skin], c[skin], area[skin], triangles[skin]
+    known = np.abs(area) > 1e-12  # NaN is not
+    a, b, c, area, triangles = a[known], b[known], c[known], area[known], triangles[known]
     corners, shares = [], []
     for place in texels_to_uv(load_topology().landmarks):
         second, third = cross(place - a, c - a) / area, cross(b - a, place - a) / area
