@@ -265,6 +265,10 @@ def measure(arguments: list[str]) -> int:
     return run(environment_for("train"), ["-m", "training.measure", *arguments])
 
 
+def measure_head(arguments: list[str]) -> int:
+    return run(environment_for("train"), ["-m", "training.measure_head", *arguments])
+
+
 def export(arguments: list[str]) -> int:
     return run(environment_for("train"), ["-m", "training.export", *arguments])
 
@@ -304,6 +308,7 @@ COMMANDS = {
     "bench": (bench, "measure videos against MediaPipe: build.py bench --json FILE [--clips FOLDER] [--takes FOLDER]"),
     "bench-blender": (bench_blender, "building and playing a performance in Blender: build.py bench-blender --json FILE"),
     "measure": (measure, "measure depth, expression, robustness and fairness: build.py measure --faces FOLDER --data FOLDER"),
+    "measure-head": (measure_head, "measure the whole head against the truth: build.py measure-head --faces FOLDER"),
     "train": (train, "train the network, or go on training it: build.py train --faces FOLDER --minutes N"),
     "convert-prnet": (convert_prnet, "PRNet's own weights to a bundle: build.py convert-prnet --checkpoint PREFIX --uv-data DIR -o BUNDLE"),
     "export": (export, "write weights/ from the last training checkpoint"),

@@ -61,9 +61,12 @@ class Heads:
         self.landmark_mean = sample(mean, kit.topology.landmarks)
         self.landmark_basis = np.stack([sample(m, kit.topology.landmarks) for m in maps]).reshape(172, -1)
 
-    def one(self, rng: np.random.Generator, wear: str | None = None) -> dict[str, np.ndarray]:
-        """A picture and what drew it. wear: "glasses" or "beard" put on besides, all else being equal."""
-        coefficients = np.concatenate([rng.normal(0, 1, 120) * rng.uniform(0.5, 1.2), random_expression(rng)])
+    def one(self, rng: np.random.Generator, wear: str | None = None,
+            person: tuple[np.ndarray, int] | None = None) -> dict[str, np.ndarray]:
+        """A picture and what drew it. wear: "glasses" or "beard" put on besides, all else being equal. person: the identity (120,) and
+        the number of the skin; by default somebody new."""
+        identity = rng.normal(0, 1, 120) * rng.uniform(0.5, 1.2) if person is None else person[0]
+        coefficients = np.concatenate([identity, random_expression(rng)])
         coefficients = coefficients.astype(np.float32)
         yaw = rng.uniform(-90, 90) if rng.random() < 0.6 else np.clip(rng.normal(0, 28), -90, 90)
         pitch, roll = np.clip(rng.normal(0, 14), -45, 45), np.clip(rng.normal(0, 8), -30, 30)
@@ -77,7 +80,7 @@ class Heads:
         focal = PIXELS / (MARGIN * SIDE_PER_LANDMARK_BOX * np.sqrt(np.prod(high - low)))
         centre = (PIXELS - 1) / 2 - focal * (low + high) / 2
         shape = (self.kit.mean.ravel() + coefficients @ self.basis).reshape(-1, 3)
-        skin = self.skins[rng.integers(len(self.skins))]
+        skin = self.skins[rng.integers(len(self.skins)) if person is None else person[1]]
         if rng.random() < 0.5:
             skin = skin[:, ::-1]
         image = self.renderer.draw(rng, shape, rotation, translation, focal, centre, skin,

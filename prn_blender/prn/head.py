@@ -36,8 +36,14 @@ PARTS = ("skin", "mouth", "sockets", "tongue", "teeth", "gums", "lashes", *EYE_P
 
 # A residual where the expression moves the face may be the expression's own error: it is off by this share of its movement, while
 # a person at rest differs from the shape space by about SPREAD metres.
-EXPRESSION_ERROR, SPREAD = 0.5, 0.0015
-FRONTAL = 25.0, 55.0    # degrees of yaw up to which both sides are seen, and from which only one is
+EXPRESSION_ERROR, SPREAD = 2.0, 0.0015
+# How far the map is believed beyond the shape space. On rendered people less would be nearer to the truth, and two photographs of one
+# person would agree better; more keeps the head nearer to what the photograph shows.
+BELIEVED = 0.65
+EAR = 0.3               # of an ear's own shape is believed; see `calm_ears`
+TURNED = 55.0           # degrees of yaw beyond which a face shows one side only
+AXIS = 0.07             # metres from the eyes back to the head's upright axis
+SHOWN = -0.1, 0.4       # cosines to the camera from which a place is seen a little, and well
 STEEP = 40.0            # degrees of pitch beyond which the head's proportions are guessed
 LID_SPACE = 0.0011      # metres between the eyeball and the lids' outer side, at least: a cornea goes between them
 HELD = 0.15             # how much the shape space's place of an eye counts against where the lids want it
@@ -229,6 +235,24 @@ class HeadTopology:
         return [Lids(self, side) for side in (0, 1)]
 
     @cached_property
+    def _ear_roots(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The ears' vertices, those of the skin round them, and how the ears go with it."""
+        free = np.flatnonzero(self.ears > 0.05)
+        inside = np.zeros(self.skin, bool)
+        inside[free] = True
+        around = self.sides[inside[self.sides].sum(1) == 1]
+        held = np.setdiff1d(around, free)
+        return free, held, membrane(self.sides, np.ones(len(self.sides)), free, held)
+
+    def calm_ears(self, offsets: np.ndarray) -> None:
+        """Takes a part of what the ears have of their own off a person's offsets from the mean (H, 3), in place.
+
+        An ear is seen badly, from the front, under hair, and its many folds turn over when it is made up of too much guessing.
+        """
+        free, held, follow = self._ear_roots
+        offsets[free] += (1 - EAR) * (follow @ offsets[held] - offsets[free])
+
+    @cached_property
     def _jaw_skin(self) -> list[np.ndarray]:
         """Two rows (skin,) of weights: the skin over the upper and the lower front teeth."""
         found = []
@@ -303,20 +327,8 @@ class Lids:
         self.rest = np.setdiff1d(np.flatnonzero((moved > 2e-4) & ~beyond), np.concatenate([edge, still]))
         sides = topology.sides
         weights = (0.1 + np.minimum(moved[sides].min(1) / moved[edge].mean(), 1)) ** 2
-        place = np.full(topology.skin, -1)
-        place[self.rest] = np.arange(len(self.rest))
-        held = np.full(topology.skin, -1)
-        held[edge] = np.arange(len(edge))
-        system, pull = np.zeros((len(self.rest),) * 2), np.zeros((len(self.rest), len(edge)))
-        for a, b in (sides.T, sides.T[::-1]):
-            chosen = place[a] >= 0
-            np.add.at(system, (place[a[chosen]], place[a[chosen]]), weights[chosen])
-            inner = chosen & (place[b] >= 0)
-            np.add.at(system, (place[a[inner]], place[b[inner]]), -weights[inner])
-            outer = chosen & (held[b] >= 0)
-            np.add.at(pull, (place[a[outer]], held[b[outer]]), weights[outer])
+        self.edge, self.follow = edge, membrane(sides, weights, self.rest, edge)
         self.still = np.setdiff1d(np.flatnonzero(moved > 0), np.concatenate([edge, self.rest]))
-        self.edge, self.follow = edge, np.linalg.solve(system, pull).astype(np.float32)
 
     def close(self, neutral: np.ndarray, blink: np.ndarray, centre: np.ndarray, radius: float) -> float:
         """Makes the blink (V, 3) close the lids of a neutral head (V, 3), in place, round the eyeball and not through it.
@@ -345,6 +357,24 @@ class Lids:
                 shapes[number, self.lid] += self.push(place, centre, radius)
 
 
+def membrane(sides: np.ndarray, weights: np.ndarray, free: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """(free, held) how vertices `free` (n,) follow those that are `held` (m,), as a membrane's do; all others stay.
+
+    sides (S, 2): pairs of neighbours; weights (S,): how stiff the membrane is between them.
+    """
+    place, hold = np.full((2, sides.max() + 1), -1)
+    place[free], hold[held] = np.arange(len(free)), np.arange(len(held))
+    system, pull = np.zeros((len(free), len(free))), np.zeros((len(free), len(held)))
+    for a, b in (sides.T, sides.T[::-1]):
+        chosen = place[a] >= 0
+        np.add.at(system, (place[a[chosen]], place[a[chosen]]), weights[chosen])
+        inner = chosen & (place[b] >= 0)
+        np.add.at(system, (place[a[inner]], place[b[inner]]), -weights[inner])
+        outer = chosen & (hold[b] >= 0)
+        np.add.at(pull, (place[a[outer]], hold[b[outer]]), weights[outer])
+    return np.linalg.solve(system, pull).astype(np.float32)
+
+
 def shares_along(line: np.ndarray) -> np.ndarray:
     """(N,) 0..1 how far along a polyline (N, 3) each of its points is."""
     length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
@@ -360,19 +390,21 @@ def along(line: np.ndarray, shares: np.ndarray) -> np.ndarray:
 def evened(topology: HeadTopology, rows: np.ndarray, yaw: float) -> np.ndarray:
     """hm08 rows (H, 3) whose two sides agree as far as the photo cannot tell them apart.
 
-    Beyond FRONTAL degrees the turned-away side is more and more the seen one's mirror image; the skull and the neck, which no photo
-    shows, are so for the most part always.
+    What the camera did not see is the mirror image of what it saw, more and more the further the face is turned away; the skull and the
+    neck, which no photo shows, are even for the most part always.
     """
-    away = np.clip((abs(yaw) - FRONTAL[0]) / (FRONTAL[1] - FRONTAL[0]), 0, 1)
-    away = away * away * (3 - 2 * away)
+    # Which way a place looks, by where it is round the head's upright axis; positive yaw shows the camera the side at positive x.
+    x, z = topology.mean[:, 0], topology.mean[:, 2]
+    around = np.arctan2(x, AXIS - z)
+    shown = np.clip((np.cos(around - np.deg2rad(yaw)) - SHOWN[0]) / (SHOWN[1] - SHOWN[0]), 0, 1)
+    shown = (shown * shown * (3 - 2 * shown))[:, None]
+    other = shown[topology.mirror]
+    seen = (shown + 1e-3) / (shown + other + 2e-3)
     mirrored = rows[topology.mirror] * np.float32([-1, 1, 1])
-    # Positive yaw turns the face to the viewer's left, so that the camera sees the side at positive x.
-    seen = 0.5 + 0.5 * away * np.sign(yaw) * np.tanh(topology.mean[:, :1] / 0.008)
-    common = seen * rows + (1 - seen) * mirrored
     own = np.full((len(rows), 1), HIDDEN_SIDE, np.float32)
     own[:topology.skin, 0] += (1 - HIDDEN_SIDE) * topology.trust
-    own *= 1 - away * (1 - HIDDEN_SIDE)
-    return (own * rows + (1 - own) * common).astype(np.float32)
+    own *= 1 - np.abs(shown - other) * (1 - HIDDEN_SIDE)
+    return (own * rows + (1 - own) * (seen * rows + (1 - seen) * mirrored)).astype(np.float32)
 
 
 def expression_shares(topology: HeadTopology, weights: np.ndarray, beyond: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -417,7 +449,7 @@ def load_head_topology() -> HeadTopology:
 
 def doubt(capture: FaceCapture) -> str | None:
     """What of a head its photo cannot tell, in a sentence, or None if it shows enough."""
-    if abs(capture.yaw) > FRONTAL[1]:
+    if abs(capture.yaw) > TURNED:
         return (f"The face is turned by {abs(capture.yaw):.0f}°: the far side of the head is the mirror image of the near side, and "
                 f"its width a guess; a photo from the front is more exact.")
     if abs(capture.pitch) > STEEP:
@@ -444,10 +476,12 @@ def head_of(identity: np.ndarray, weights: np.ndarray, residual: np.ndarray, met
     """
     topology = load_head_topology()
     identity, weights = identity.astype(np.float32), weights.astype(np.float32).copy()
-    beyond = topology.carried(residual)
+    beyond = topology.carried(BELIEVED * residual)
     active, shares = expression_shares(topology, weights, beyond[:topology.skin])
-    rows = topology.mean + np.tensordot(identity, topology.identity, 1) + beyond
-    rows[:topology.skin] -= np.tensordot(weights[active], shares, 1)
+    offsets = np.tensordot(identity, topology.identity, 1) + beyond
+    offsets[:topology.skin] -= np.tensordot(weights[active], shares, 1)
+    topology.calm_ears(offsets)
+    rows = topology.mean + offsets
     neutral, shapes, eyes, closing = adapted(topology, evened(topology, rows, yaw) * np.float32(metric), active, shares, metric)
     for number, factor in closing.items():
         weights[number] = min(1.0, weights[number] * factor)
