@@ -11,6 +11,8 @@ from mathutils import Vector
 from clips import portrait, write_movie
 from exact_face import skin_texture
 from prn_blender.prn.arkit import ARKIT_NAMES
+from prn_blender.prn.head import load_head_topology
+from prn_blender.prn.position_map import sample
 from prn_blender.scene import versions
 from prn_blender.scene.curves import continuous_quaternions, decimate
 from prn_blender.scene.frames import to_blender
@@ -149,3 +151,23 @@ def test_the_cost_is_said():
     _, performance = talking()
     assert "60 frames of" in cost(performance, 2, "absolute") and "MB a frame" in cost(performance, 2, "pc2")
     assert cost(performance, 1, "arkit").startswith("52 shape keys on")
+
+
+@pytest.mark.parametrize("way", ["absolute", "arkit"])
+def test_a_head_plays_the_take(scene, way):
+    _, performance = talking()
+    built = build_performance(performance, skin_texture(), scene, way=way, topology="head")
+    head = load_head_topology()
+    assert built.openings is None and len(built.mesh.data.vertices) == head.count
+    inner = head.trusted[head.trust[head.trusted] > 0.99]
+    places = head.trusted_uv[head.trust[head.trusted] > 0.99] * 256 - 0.5
+    tongue = slice(head.skin, head.shown)
+    down = []
+    for frame in (0, 7, 20, 45):
+        scene.frame_set(scene.frame_start + frame)
+        vertices = moved_vertices(built.mesh)
+        wanted = to_blender(sample(performance.head_map(frame, details=way != "arkit"), places))
+        assert np.linalg.norm(vertices[inner] - wanted, axis=1).mean() < 0.001, frame
+        down.append((performance.weights[frame, ARKIT_NAMES.index("jawOpen")], vertices[tongue, 2].mean()))
+    opened, shut = max(down), min(down)
+    assert opened[0] - shut[0] > 0.2 and shut[1] - opened[1] > 0.002  # the tongue goes with the jaw
