@@ -71,6 +71,14 @@ def test_scalp_and_neck_have_the_persons_skin(texture):
         assert 0.2 < colours.std(0).mean() < 15          # skin, and not one flat colour
 
 
+def test_every_size_shows_the_same(texture):
+    face = capture_image(ASTRONAUT)[0]
+    small = make_head_texture(face, 512)
+    assert small.shape == (512, 512, 3)
+    reduced = cv2.resize(texture, (512, 512), interpolation=cv2.INTER_AREA)
+    assert np.abs(small.astype(int) - reduced).mean() < 4
+
+
 def test_other_topologies_are_refused():
     face = exact_face()
     face.topology = Topology("other", face.topology.mask, face.topology.landmarks, face.topology.landmarks, np.zeros((68, 3)))

@@ -1,7 +1,7 @@
 """Portraits of people who do not exist, as a photographer would take them: for the pictures in docs/ and for measuring the gaze.
 
-Shapes are random, and each skin is the mean of a dozen unwrapped held-out ones, so that no photograph is shown. Unlike the heads
-that the network learns from, these stand in soft light, look roughly into the camera, and have no hair over the face.
+Shapes are random, and each skin is the mean of eight unwrapped held-out ones of like tone, so that no photograph is
+shown. Unlike the heads that the network learns from, these stand in soft light, look roughly into the camera, and have no hair over the face.
 """
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from training.skins import make_skins
 from training.synthetic import rotation_of
 
 PIXELS = 720
-BLEND = 12                      # skins in one
+BLEND = 8                       # skins in one
 HAIR = ("afro01", "short01", "short02", "short04")      # styles that leave the face free
 PEOPLE = 0.75                   # standard deviations of the identity: as far from the mean as most people are
 WIDTH = 0.36                    # metres that the picture is wide at the head
@@ -49,6 +49,7 @@ class Portraits(Renderer):
         self.styles = [part for path in styles if (part := read_proxy(path, kit)) is not None]
         held_out = Photographs(faces, cache, kit.mediapipe_usable, kit.mediapipe_mirror, validation=True)
         self.skins = np.load(make_skins(kit, held_out, cache / "skins_held_out.npy"), mmap_mode="r")
+        self.tones = self.skins[:, 64:192:4, 64:192:4].reshape(len(self.skins), -1, 3).mean(1)
         self.basis = np.concatenate([kit.identity, kit.expression]).reshape(172, -1)
         used = np.unique(self.eyes)
         self.eyeballs = [used[np.sign(kit.mean[used, 0]) == side] for side in (-1, 1)]
@@ -62,7 +63,8 @@ class Portraits(Renderer):
         rotation = rotation_of(rng.uniform(-32, 32), rng.normal(0, 5), rng.normal(0, 4))
         shape = (self.kit.mean.ravel() + coefficients @ self.basis).reshape(-1, 3)
         distance = rng.uniform(1.0, 2.5)
-        skin = self.skins[rng.choice(len(self.skins), BLEND, replace=False)].mean(0).astype(np.uint8)
+        unlike = np.linalg.norm(self.tones - self.tones[rng.integers(len(self.tones))], axis=1)
+        skin = self.skins[np.sort(np.argsort(unlike)[:BLEND])].mean(0).astype(np.uint8)
         grey = rng.uniform(70, 190) * np.exp(rng.normal(0, 0.08, (2, 1, 3)))
         background = cv2.resize(np.clip(grey, 0, 255).astype(np.uint8), (PIXELS, PIXELS), interpolation=cv2.INTER_LINEAR)
         image = self.draw(rng, shape, rotation, np.array([0, 0.01, distance]), PIXELS / WIDTH * distance,

@@ -37,7 +37,7 @@ def _pattern(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def eye_texture(iris: tuple[int, int, int], light: float = 1.0, size: int = SIZE) -> np.ndarray:
-    """(size, size, 3) uint8 sRGB RGB, v up. iris: its mean colour. light: how bright the photo is, 1 for full light."""
+    """(size, size, 3) uint8 sRGB RGB, v up. iris: its mean colour in full light. light: how bright the photo is, 1 for full light."""
     angle, _, fibres = _pattern(size)
     colour = np.float32(iris)
     # Brighter and yellower round the pupil, dark at the limbus; the mean over the iris stays near the colour.
@@ -46,6 +46,6 @@ def eye_texture(iris: tuple[int, int, int], light: float = 1.0, size: int = SIZE
     drawn = colour * shade + inner[..., None] * np.float32([14, 6, -4]) * colour.mean() / 100
     drawn *= 1 - 0.95 * (1 - smooth_step(angle, PUPIL - 0.04, PUPIL + 0.04))[..., None]
     far = smooth_step(angle, 1.6, 4.2)[..., None]
-    white = (WHITE * (1 - 0.6 * far) + PINK * 0.6 * far) * light
+    white = (WHITE * (1 - 0.6 * far) + PINK * 0.6 * far)
     edge = smooth_step(angle, 0.93, 1.07)[..., None]
-    return np.clip(drawn * (1 - edge) + white * edge + 0.5, 0, 255).astype(np.uint8)
+    return np.clip((drawn * (1 - edge) + white * edge) * light + 0.5, 0, 255).astype(np.uint8)

@@ -18,7 +18,7 @@ import numpy as np
 from .arkit import ARKIT_NAMES
 from .capture import FaceCapture
 from .eyeball import IRIS, LOOK
-from .head import Head, load_head_topology
+from .head import Head, build_head, load_head_topology
 
 RADIUS = 48.0           # pixels of the eyeball's radius in the cut that is searched
 SIZES = (0.9, 1.0, 1.15, 1.3)   # of the iris against the head's own: photos tell the head's size no better
@@ -29,6 +29,7 @@ LEAST_CONTRAST = 0.10   # between iris and surroundings, as a part of the surrou
 FACING = 0.35           # cosine between the eye's axis at rest and the camera, below which the eye is turned away
 BROWN = (74, 48, 33)    # most people's iris, for those that cannot be told
 APART = 18.0            # degrees that both eyes' readings may differ by: beyond it one of them is no iris
+FULL_LIGHT = 190.0      # grey level of an eye's white, between lids that shade it, in a well exposed photo
 DARKEST, PALEST = 22.0, 190.0   # mean grey levels between which a reading is believed to be an iris
 
 
@@ -41,6 +42,7 @@ class Eye:
     up: float                       # degrees that it looks up
     iris: tuple[int, int, int]      # RGB; BROWN if it could not be told
     colour_seen: bool               # whether iris is the photo's
+    light: float = 1.0              # how bright the white is in the photo, 1 for full light
 
 
 UNSEEN = Eye(False, 0.0, 0.0, BROWN, False)
@@ -51,6 +53,15 @@ def read_eyes(face: FaceCapture, head: Head) -> list[Eye]:
     topology = load_head_topology()
     return [_read(face, centre, radius, head.vertices[rims].reshape(-1, 3))
             for (centre, radius), rims in zip(head.eyes, topology.lid_rims)]
+
+
+def seen_head(face: FaceCapture) -> tuple[Head, tuple[int, int, int], float]:
+    """The captured head with its eyes looking where the photo's do, their irises' RGB and the whites' light: what
+    `eye_texture` wants. Raises what `build_head` does."""
+    head = build_head(face)
+    eyes = read_eyes(face, head)
+    gaze = gaze_of(eyes)
+    return look(head, *gaze) if gaze else head, iris_of(eyes), light_of(eyes)
 
 
 def gaze_of(eyes: list[Eye]) -> tuple[float, float] | None:
@@ -68,6 +79,12 @@ def iris_of(eyes: list[Eye]) -> tuple[int, int, int]:
     """RGB of both irises: the mean of those that were seen, or BROWN."""
     seen = [eye.iris for eye in eyes if eye.colour_seen]
     return tuple(int(round(value)) for value in np.mean(seen, 0)) if seen else BROWN
+
+
+def light_of(eyes: list[Eye]) -> float:
+    """How bright the photo is, by the whites of its eyes: 0.55 to 1."""
+    seen = [eye.light for eye in eyes if eye.colour_seen]
+    return float(np.mean(seen)) if seen else 1.0
 
 
 def look(head: Head, right: float, up: float) -> Head:
@@ -108,9 +125,9 @@ def _read(face: FaceCapture, centre: np.ndarray, radius: float, lids: np.ndarray
     flat = (place - half) / RADIUS
     on_globe = np.append(flat, -np.sqrt(max(np.cos(IRIS) ** 2 - flat @ flat, 0.0)))
     x, y, z = on_globe @ face.rotation
-    colour = _colour(cut, opening, place, iris_radius)
+    colour, light = _colour(cut, opening, place, iris_radius)
     return Eye(True, float(np.degrees(np.arctan2(x, -z))), float(np.degrees(np.arctan2(-y, np.hypot(x, z)))),
-               colour or BROWN, colour is not None)
+               colour or BROWN, colour is not None, light)
 
 
 def _smaller(image: np.ndarray, scale: float) -> np.ndarray:
@@ -160,20 +177,21 @@ def _mean_under(values: np.ndarray, share: np.ndarray, radius: float, hole: floa
     return cv2.filter2D(values * share, -1, kernel, borderType=cv2.BORDER_CONSTANT) / np.maximum(counted, 1e-4), counted
 
 
-def _colour(cut: np.ndarray, opening: np.ndarray, place: np.ndarray, radius: float) -> tuple[int, int, int] | None:
-    """The iris' RGB without pupil, highlights and the lids' shadow, or None if that is no colour of an iris."""
+def _colour(cut: np.ndarray, opening: np.ndarray, place: np.ndarray, radius: float) -> tuple[tuple[int, int, int] | None, float]:
+    """The iris' RGB in full light without pupil, highlights and the lids' shadow, or None if that is no colour of an iris; and
+    the light of the white beside it."""
     rows, columns = np.mgrid[:len(cut), :len(cut)]
     distance = np.hypot(columns - place[0], rows - place[1]) / radius
     inside = cv2.erode(opening, np.ones((5, 5))) > 0
     ring = cut[inside & (distance > 0.45) & (distance < 0.88)]
     white = cut[inside & (distance > 1.25)]
     if len(ring) < 60 or len(white) < 40:
-        return None
+        return None, 1.0
     grey = ring.mean(1)
     # Highlights are the brightest, lashes and the lid's shadow the darkest.
     kept = ring[(grey > np.quantile(grey, 0.25)) & (grey < np.quantile(grey, 0.75))]
     light = np.quantile(white.mean(1), 0.7)
     colour = np.median(kept, 0) * np.clip(200 / max(light, 1.0), 1.0, 1.8)      # lids shade what is between them
     if not DARKEST < colour.mean() < PALEST or colour.mean() > 0.85 * max(light, 120.0):
-        return None
-    return tuple(int(round(value)) for value in np.clip(colour, 0, 255))
+        return None, 1.0
+    return tuple(int(round(value)) for value in np.clip(colour, 0, 255)), float(np.clip(light / FULL_LIGHT, 0.55, 1.0))

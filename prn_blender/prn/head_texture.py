@@ -112,8 +112,20 @@ def make_head_texture(face: FaceCapture, size: int = 2048) -> np.ndarray:
     topology is not hm08's.
     """
     face.topology.require_hm08("The head's texture")
+    return complete_head(*texture_and_knowledge(face, size_on_map(size)), size)
+
+
+def size_on_map(size: int) -> int:
+    """The side of the map's texture that is fine enough for a head's texture of this side."""
+    return max(size // MAP_SHARE, SIZE)
+
+
+def complete_head(of_map: np.ndarray, known: np.ndarray, size: int) -> np.ndarray:
+    """A head's texture (size, size, 3) from one in the map's layout (N, N, 3), uint8 RGB both.
+
+    known (256, 256): how far each texel of the map comes from the photo, as `texture_and_knowledge` gives it.
+    """
     layout, topology = load_layout(), load_topology()
-    of_map, known = texture_and_knowledge(face, max(size // MAP_SHARE, SIZE))
     small = cv2.resize(of_map, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
     shown = shown_of(topology, known)
     clear = clear_skin(topology, known)
@@ -135,9 +147,8 @@ def make_head_texture(face: FaceCapture, size: int = 2048) -> np.ndarray:
 
     # The photo's part: only a window of the layout has any.
     rows, columns = (np.flatnonzero((share > 0).any(axis)) for axis in (1, 0))
-    scale = size // COARSE
-    window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    large = tuple(slice(part.start * scale, part.stop * scale) for part in window)
+    window = tuple(slice(part[0] // 2 * 2, part[-1] // 2 * 2 + 2) for part in (rows, columns))  # even: textures may be smaller
+    large = tuple(slice(part.start * size // COARSE, part.stop * size // COARSE) for part in window)
     shape = large[1].stop - large[1].start, large[0].stop - large[0].start
     share = cv2.resize(share[window], shape, interpolation=cv2.INTER_LINEAR)[..., None]
     places = cv2.resize(layout.places[window], shape, interpolation=cv2.INTER_LINEAR)

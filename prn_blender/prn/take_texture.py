@@ -11,37 +11,45 @@ import numpy as np
 
 from .capture import INTEROCULAR, FaceCapture, place_face
 from .detector import FaceBox
+from .head_texture import complete_head, size_on_map
 from .openings import opening_texels
 from .performance import KeyFrame, Performance
 from .position_map import SIZE, Topology
-from .skin import make_skin
-from .texture import make_texture
+from .texture import make_texture, texture_and_knowledge
 
 _SIDE_GAIN = 0.15  # cosine by which a turned frame has to see a texel better than the frontal one
 
 
 def make_take_texture(performance: Performance, size: int = 2048) -> np.ndarray:
     """(size, size, 3) uint8 sRGB RGB in the topology's UV layout, as `make_texture` gives it."""
+    return _merged(performance, size)[0]
+
+
+def make_take_skin(performance: Performance, size: int = 2048) -> np.ndarray:
+    """(size, size, 3) uint8 sRGB RGB in hm08's own UV layout, for the head, as `make_head_texture` gives it."""
+    performance.topology.require_hm08("The head's texture")
+    return complete_head(*_merged(performance, size_on_map(size)), size)
+
+
+def _merged(performance: Performance, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The texture in the map's layout, and how far each of its texels comes from the footage (256, 256)."""
     kinds = performance.key_frames
     front = front_capture(performance)
-    texture = make_texture(front, size)
+    texture, known = texture_and_knowledge(front, size)
     for side in ("left", "right"):
         if side in kinds:
             turned = key_capture(kinds[side], performance.topology)
             share = np.clip((turned.visibility - front.visibility - _SIDE_GAIN) / 0.2, 0, 1)
-            texture = _laid_over(texture, make_texture(turned, size), share, front.visibility * turned.visibility > 0.1)
+            beside, known_beside = texture_and_knowledge(turned, size)
+            texture = _laid_over(texture, beside, share, front.visibility * turned.visibility > 0.1)
+            known = np.maximum(known, known_beside * share)
     if "mouth" in kinds:
         topology = front.topology
         rows = np.arange(SIZE)[:, None] > topology.landmarks[30, 1]  # the openings below the nose's tip
         inside = (opening_texels(topology) & rows).astype(np.float32)
         share = cv2.GaussianBlur(cv2.dilate(inside, np.ones((3, 3))), (0, 0), 0.8)
         texture = _laid_over(texture, make_texture(key_capture(kinds["mouth"], performance.topology), size), share, None)
-    return texture
-
-
-def make_take_skin(performance: Performance, size: int = 2048) -> np.ndarray:
-    """(size, size, 3) uint8 sRGB RGB in hm08's own UV layout, for the head: from the frame that shows the face best from the front."""
-    return make_skin(front_capture(performance), "head", size)
+    return texture, known
 
 
 def front_capture(performance: Performance) -> FaceCapture:

@@ -11,8 +11,8 @@ from mathutils import Matrix
 
 from ..prn.capture import FaceCapture
 from ..prn.eye_texture import eye_texture
-from ..prn.gaze import gaze_of, iris_of, look, read_eyes
-from ..prn.head import build_head, doubt
+from ..prn.gaze import seen_head
+from ..prn.head import doubt
 from ..prn.openings import opening_grid, opening_vertices
 from ..prn.photo_shapes import photo_shapes, shape_vertices
 from ..prn.position_map import Grid, Topology
@@ -61,12 +61,7 @@ def build_face(capture: FaceCapture, texture: np.ndarray | bytes, scene: bpy.typ
     own expression; a head always has them. Raises CaptureError, before it builds anything, if the capture's topology has no
     "loops", no "head" or no shapes.
     """
-    head = None
-    if topology == "head":
-        head = build_head(capture)
-        eyes = read_eyes(capture, head)
-        gaze = gaze_of(eyes)
-        head = look(head, *gaze) if gaze else head
+    head, *eyes = seen_head(capture) if topology == "head" else (None,)
     grid = None if head else mesh_grid(capture.topology, topology, stride)
     known = photo_shapes(capture) if shapes and not head else None
     height, width = capture.image.shape[:2]
@@ -85,8 +80,8 @@ def build_face(capture: FaceCapture, texture: np.ndarray | bytes, scene: bpy.typ
     image = pack_image("Face Texture.png", texture)
     openings = None
     if head:
-        iris = pack_image("Face Eyes.png", eye_texture(iris_of(eyes)))
-        face = bpy.data.objects.new("Face", build_head_mesh("Face", head.neutral, image, iris))
+        eyes = pack_image("Face Eyes.png", eye_texture(*eyes))
+        face = bpy.data.objects.new("Face", build_head_mesh("Face", head.neutral, image, eyes))
         add_groups(face)
         add_shape_keys(face, head.neutral, head.shapes, head.weights)
     else:

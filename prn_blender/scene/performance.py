@@ -19,8 +19,8 @@ import numpy as np
 
 from ..prn.arkit import ARKIT_NAMES
 from ..prn.eye_texture import eye_texture
-from ..prn.gaze import iris_of, read_eyes
-from ..prn.head import build_head, load_head_topology
+from ..prn.gaze import seen_head
+from ..prn.head import load_head_topology
 from ..prn.head_take import HeadFrames
 from ..prn.openings import opening_grid, opening_vertices
 from ..prn.performance import Performance, VertexFrames
@@ -161,9 +161,8 @@ def moving_pieces(performance: Performance, topology: str, stride: int,
     """
     if topology == "head":
         vertices = HeadFrames(performance)
-        front = front_capture(performance)
-        iris = pack_image("Face Eyes.png", eye_texture(iris_of(read_eyes(front, build_head(front)))))
-        head = bpy.data.objects.new("Face", build_head_mesh("Face", vertices.neutral, image, iris))
+        eyes = pack_image("Face Eyes.png", eye_texture(*seen_head(front_capture(performance))[1:]))
+        head = bpy.data.objects.new("Face", build_head_mesh("Face", vertices.neutral, image, eyes))
         add_groups(head)
         yield head, vertices.turned_to(TO_BLENDER.astype(np.float32))
         return

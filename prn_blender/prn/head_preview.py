@@ -1,0 +1,62 @@
+"""Pictures of whole heads, textured and in clay, without Blender: for the preview and for docs/. numpy and OpenCV only."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from .head import PARTS, load_head_topology
+from .position_map import cross
+from .preview import BACKDROP, turned
+from .render import draw, shade, triangulate, vertex_normals
+
+SMOOTH = 3              # drawn so many times as large
+PIVOT = (0.0, 0.012, 0.075)     # of the views, head frame, metres: the middle of a head with its neck
+HEIGHT = 0.31           # metres that a picture is high
+# What has a colour and no texture; sRGB.
+COLOURS = {"teeth": (222, 213, 196), "gums": (168, 92, 90), "lashes": (34, 26, 22)}
+ON_EYES = ("white", "iris", "pupil")
+
+
+def head_pictures(vertices: np.ndarray, texture: np.ndarray, eyes: np.ndarray, degrees: float, width: int,
+                  height: int) -> tuple[np.ndarray, np.ndarray]:
+    """A head (V, 3), head frame, seen from the front or turned: (height, width, 3) uint8 RGB with its texture, and in clay.
+
+    texture in hm08's layout, eyes the eyeballs' (`eye_texture`), (N, N, 3) uint8 both. The photo's light is in the texture already, so
+    that only a little is added.
+    """
+    topology = load_head_topology()
+    shown = topology.part != PARTS.index("cornea")
+    scale = height / HEIGHT * SMOOTH
+    placed = turned(vertices - PIVOT, degrees) * scale + (width * SMOOTH / 2, height * SMOOTH / 2, 0)
+    triangles = triangulate(topology.quads[shown])
+    corners = topology.corners[shown][:, (0, 1, 2, 0, 2, 3)].reshape(-1, 3)
+    part = np.repeat(topology.part[shown], 2)
+    a, b, c = (placed[triangles[:, k], :2] for k in range(3))
+    front = cross(b - a, c - a) < 0
+    triangles, corners, part = triangles[front], corners[front], part[front]
+    drawn = draw(placed, triangles, width * SMOOTH, height * SMOOTH)
+    covered, triangle = drawn.covered, drawn.triangle[drawn.covered]
+    normals = drawn.interpolate(triangles, vertex_normals(placed, topology.quads).astype(np.float32))
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-6)
+    light = shade(normals)
+
+    uv = np.einsum("nk,nkc->nc", drawn.barycentric[covered], topology.texture[corners[triangle]])
+    colours, kind = np.zeros((len(triangle), 3), np.float32), part[triangle]
+    for number, name in enumerate(PARTS):
+        here = kind == number
+        colours[here] = COLOURS[name] if name in COLOURS else _looked_up(eyes if name in ON_EYES else texture, uv[here])
+
+    def finished(pixels: np.ndarray) -> np.ndarray:
+        large = np.full((height * SMOOTH, width * SMOOTH, 3), BACKDROP, np.uint8)
+        large[covered] = np.clip(pixels, 0, 255)
+        return cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA)
+
+    return finished(colours * (0.72 + 0.33 * light)), finished(light * np.float32([196, 192, 188]))
+
+
+def _looked_up(texture: np.ndarray, uv: np.ndarray) -> np.ndarray:
+    """(N, 3) the nearest texels at UVs (N, 2), v up: what is drawn is so much larger than it is shown that this is enough."""
+    size = len(texture)
+    places = np.clip((uv * (1, -1) + (0, 1)) * size, 0, size - 1).astype(int)
+    return texture[places[:, 1], places[:, 0]]
