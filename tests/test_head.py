@@ -53,7 +53,7 @@ def test_head_follows_the_map_in_the_face(face):
     inner = topology.trusted[topology.trust[topology.trusted] > 0.95]
     places = topology.trusted_uv[topology.trust[topology.trusted] > 0.95] * 256 - 0.5
     distance = np.linalg.norm(head.vertices[inner] - sample(face.head_map, places), axis=1)
-    assert distance.mean() < 0.0007 and np.quantile(distance, 0.95) < 0.002
+    assert distance.mean() < 0.0009 and np.quantile(distance, 0.95) < 0.0025
 
 
 def test_nothing_jumps_at_the_faces_rim(face):

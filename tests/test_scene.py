@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 from bpy_extras.object_utils import world_to_camera_view
 from mathutils import Vector
+from mathutils.bvhtree import BVHTree
 
 from exact_face import HEIGHT, WIDTH, exact_face, skin_texture
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.capture import capture_image
-from prn_blender.prn.head import build_head, load_head_topology
+from prn_blender.prn.head import build_head, head_of, load_head_topology
 from prn_blender.prn.position_map import sample
 from prn_blender.scene.face import build_face
 from prn_blender.scene.frames import to_blender
 from prn_blender.scene.stage import new_stage
+from test_head import both, posed
 
 
 @pytest.fixture
@@ -179,3 +181,30 @@ def test_head_wears_the_photos_expression_and_rests_in_its_basis(scene, head_tex
 def test_a_face_turned_too_far_says_so(scene, head_texture):
     assert "mirror image" in build_face(exact_face(75), head_texture, scene, topology="head").mesh["prn_capture"]["doubt"]
     assert "doubt" not in build_face(exact_face(20), head_texture, scene, topology="head").mesh["prn_capture"]
+
+
+COMBINATIONS = {
+    "blink": both(eyeBlink=1.0), "blink and squint": both(eyeBlink=1.0, eyeSquint=1.0), "smile": both(mouthSmile=1.0),
+    "jaw, smile and funnel": dict(jawOpen=0.7, mouthFunnel=0.5, **both(mouthSmile=0.6)), "pucker": {"mouthPucker": 1.0}}
+
+
+def crossings(vertices: np.ndarray, quads: np.ndarray) -> int:
+    """How many pairs of quads that have no corner in common go through each other."""
+    tree = BVHTree.FromPolygons(vertices.tolist(), quads.tolist())
+    pairs = np.array([pair for pair in tree.overlap(tree) if pair[0] < pair[1]], int).reshape(-1, 2)
+    corners = quads[pairs]
+    return int((~(corners[:, 0, :, None] == corners[:, 1, None, :]).any((1, 2))).sum())
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_skin_crosses_itself_no_more_than_the_base_mesh_does(name):
+    """Against hm08 itself with the same shapes."""
+    topology = load_head_topology()
+    quads = topology.quads[(topology.quads < topology.skin).all(1)]
+    weights = COMBINATIONS[name]
+    base = topology.mean + sum(value * topology.expression[ARKIT_NAMES.index(shape)] for shape, value in weights.items())
+    plain = head_of(np.zeros(120), np.zeros(52), np.zeros((64, 64, 3)))
+    person = build_head(capture_image(Path(__file__).parent / "data" / "astronaut.jpg")[0])
+    for head in (plain, person):
+        # A person's lips touch a little differently.
+        assert crossings(posed(head, **weights), quads) <= crossings(base, quads) + (0 if head is plain else 30)

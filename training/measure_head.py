@@ -123,6 +123,9 @@ class Quads:
         both = np.flatnonzero(np.diff(same.ravel()[order]) == 0)
         self.pairs = np.stack([order[both], order[both + 1]], 1) // 4
         self.area, self.fold = self._look(topology.mean_vertices)
+        # Where lids close their edges fold onto each other.
+        at_lids = np.isin(self.quads, topology.lid_rims).any(1)
+        self.open = ~at_lids[self.pairs].any(1)
 
     def _look(self, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Areas (F,) and, for each pair of neighbours, the cosine between their normals."""
@@ -132,11 +135,11 @@ class Quads:
         normals /= np.maximum(area, 1e-15)[:, None]
         return area, (normals[self.pairs[:, 0]] * normals[self.pairs[:, 1]]).sum(1)
 
-    def bad(self, vertices: np.ndarray) -> tuple[int, int]:
-        """How many quads have folded onto a neighbour (more than 150 degrees where the mean head has less than 90), and how many
-        are degenerate."""
+    def bad(self, vertices: np.ndarray, lids: bool) -> tuple[int, int]:
+        """How many quads have folded onto a neighbour (by more than 150 degrees where the mean head has less than 90), and how many
+        are degenerate. lids: whether the edges of the lids count."""
         area, fold = self._look(vertices)
-        return int(((fold < -0.866) & (self.fold > 0)).sum()), int((area < THIN * self.area).sum())
+        return int(((fold < -0.866) & (self.fold > 0) & (self.open | lids)).sum()), int((area < THIN * self.area).sum())
 
 
 def measure_photographs(photographs: Photographs, engine: OnnxEngine, count: int) -> dict[str, Any]:
@@ -152,7 +155,7 @@ def measure_photographs(photographs: Photographs, engine: OnnxEngine, count: int
         head = build_head(face)
         seconds["head"].append(time.perf_counter() - between)
         seconds["network"].append(between - started)
-        found = np.array([quads.bad(vertices) for vertices in (head.vertices, head.neutral)])
+        found = np.array([quads.bad(head.neutral, lids=True), quads.bad(head.vertices, lids=False)])
         folded, degenerate = folded + found[:, 0].sum(), degenerate + found[:, 1].sum()
         heads_with += bool(found.any())
     return {"photographs": count, "folded": int(folded), "degenerate": int(degenerate), "heads with any": int(heads_with),

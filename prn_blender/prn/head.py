@@ -39,13 +39,16 @@ PARTS = ("skin", "mouth", "sockets", "tongue", "teeth", "gums", "lashes", *EYE_P
 EXPRESSION_ERROR, SPREAD = 2.0, 0.0015
 # How far the map is believed beyond the shape space. On rendered people less would be nearer to the truth, and two photographs of one
 # person would agree better; more keeps the head nearer to what the photograph shows.
-BELIEVED = 0.65
+BELIEVED = 0.5
 EAR = 0.3               # of an ear's own shape is believed; see `calm_ears`
 TURNED = 55.0           # degrees of yaw beyond which a face shows one side only
 AXIS = 0.07             # metres from the eyes back to the head's upright axis
 SHOWN = -0.1, 0.4       # cosines to the camera from which a place is seen a little, and well
 STEEP = 40.0            # degrees of pitch beyond which the head's proportions are guessed
 LID_SPACE = 0.0011      # metres between the eyeball and the lids' outer side, at least: a cornea goes between them
+LIDS_APART = 0.0005, 0.0003, 0.0001     # metres between the edges of closed lids, from inside to outside
+TONGUE = np.float32([0.80, 0.90, 0.95])     # of hm08's tongue, which fills the mouth and its teeth, about its root
+TONGUE_ROOT = np.float32([0.0, 0.078, 0.045])
 HELD = 0.15             # how much the shape space's place of an eye counts against where the lids want it
 HIDDEN_SIDE = 0.3       # of what makes the two sides differ so much stays where no photo tells
 ACTIVE = 0.03           # weight from which a shape of the photo's expression counts
@@ -130,7 +133,7 @@ class HeadTopology:
 
     def movements(self, rows: np.ndarray) -> np.ndarray:
         """(..., V, 3) how the vertices move when the hm08 rows (..., H, 3) do; eyeballs, which `place_eyes` sets, stay."""
-        parts = [rows[..., :self.shown, :]]
+        parts = [rows[..., :self.skin, :], rows[..., self.skin:self.shown, :] * TONGUE]
         parts += [follow @ rows[..., helpers, :] for follow, helpers in zip(self._jaw_follow, self._helpers)]
         nothing = np.zeros((*rows.shape[:-2], self.count - self.eye_vertices[0].start, 3), np.float32)
         return np.concatenate([*parts, self.hung(rows), nothing], -2).astype(np.float32)
@@ -153,7 +156,8 @@ class HeadTopology:
     @cached_property
     def mean_vertices(self) -> np.ndarray:
         """(V, 3) the mean head with everything in it."""
-        vertices = np.concatenate([self.mean[:self.shown], self._own, np.zeros((self.count - self.eye_vertices[0].start, 3))])
+        tongue = (self.mean[self.skin:self.shown] - TONGUE_ROOT) * TONGUE + TONGUE_ROOT
+        vertices = np.concatenate([self.mean[:self.skin], tongue, self._own, np.zeros((self.count - self.eye_vertices[0].start, 3))])
         return self.place_eyes(vertices.astype(np.float32), self.mean)
 
     @cached_property
@@ -338,8 +342,10 @@ class Lids:
         middle = self.upper[2][len(self.upper[2]) // 3:-(len(self.upper[2]) // 3)]
         before = np.linalg.norm(blink[middle], axis=1).mean()
         blink[self.still] = 0
-        for upper, lower in zip(self.upper, self.lower):
-            blink[upper] = along(neutral[lower], shares_along(neutral[upper])) - neutral[upper]
+        for upper, lower, apart in zip(self.upper, self.lower, LIDS_APART):
+            shares = shares_along(neutral[upper])
+            blink[upper] = along(neutral[lower], shares) - neutral[upper]
+            blink[upper, 1] -= apart * np.minimum(1, 8 * np.minimum(shares, 1 - shares))
         blink[self.rest] = self.follow @ blink[self.edge]
         # The lids go on a straight line and the eye is round: where the line is too near, its end goes further out.
         for share in (1.0, 0.75, 0.5, 0.3):
@@ -416,8 +422,9 @@ def expression_shares(topology: HeadTopology, weights: np.ndarray, beyond: np.nd
     active = np.flatnonzero(weights > ACTIVE)
     squares = topology.squared_movement[active]
     energy = (weights[active, None] ** 2 * squares).sum(0)
-    explained = beyond * (EXPRESSION_ERROR ** 2 / (SPREAD ** 2 + EXPRESSION_ERROR ** 2 * energy))[:, None]
-    return active, (weights[active, None] * squares)[..., None] * explained
+    # No shape may be given more than the whole of it: a weak one would carry it on to many times as much at weight 1.
+    shares = EXPRESSION_ERROR ** 2 * weights[active, None] * squares / (SPREAD ** 2 + EXPRESSION_ERROR ** 2 * energy)
+    return active, np.minimum(shares, 1)[..., None] * beyond
 
 
 def _monomials(points: np.ndarray) -> np.ndarray:
