@@ -31,17 +31,44 @@ def export(path: Path, faces: list[bpy.types.Object]) -> list[Path]:
     """
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
         main = Path(folder).absolute() / path.name  # Blender takes relative names from $PWD, which need not be true
-        bpy.context.view_layer.update()  # objects that were just linked cannot be selected before
-        for piece in bpy.context.view_layer.objects:
-            piece.select_set(piece in faces or piece.parent in faces)
-        bpy.context.view_layer.objects.active = faces[0]
-        WRITERS[path.suffix.lower()](main, faces)
+        whole_scene = path.suffix.lower() == ".blend"
+        with contextlib.nullcontext() if whole_scene else shown(faces):
+            bpy.context.view_layer.update()  # objects that were just linked cannot be selected before
+            for piece in bpy.context.view_layer.objects:
+                piece.select_set(piece in faces or piece.parent in faces)
+            bpy.context.view_layer.objects.active = faces[0]
+            WRITERS[path.suffix.lower()](main, faces)
         pieces = sorted((piece for piece in Path(folder).rglob("*") if piece.is_file()), key=lambda piece: piece == main)
         written = [path.parent / piece.relative_to(folder) for piece in pieces]
         for piece, final in zip(pieces, written):
             final.parent.mkdir(exist_ok=True)
             os.replace(piece, final)
     return written
+
+
+@contextlib.contextmanager
+def shown(faces: list[bpy.types.Object]):
+    """The faces without the gaps of their takes, in which they are hidden and would be left out, or stand still from there on."""
+    scene, muted, hidden = bpy.context.scene, [], []
+    for piece in (piece for face in faces for piece in (face, *face.children)):
+        if piece.animation_data and piece.animation_data.action:
+            curves = [curve for curve in versions.curves_of(piece.animation_data.action, "OBJECT")
+                      if curve.data_path in ("hide_viewport", "hide_render") and not curve.mute]
+            for curve in curves:
+                curve.mute = True
+            muted += curves
+            if curves:
+                hidden.append((piece, piece.hide_viewport, piece.hide_render))
+                piece.hide_viewport = piece.hide_render = False
+    try:
+        yield
+    finally:
+        for curve in muted:
+            curve.mute = False
+        for piece, viewport, render in hidden:
+            piece.hide_viewport, piece.hide_render = viewport, render
+        if muted:
+            scene.frame_set(scene.frame_current)
 
 
 def write_blend(path: Path, faces: list[bpy.types.Object]) -> None:
