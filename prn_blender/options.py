@@ -20,11 +20,13 @@ class ResultOptions:
     """What a captured face is built like."""
 
     topology: EnumProperty(
-        name="Topology", description="Which mesh the face is built as",
-        items=(("GRID", "Position Map Grid", "One vertex a texel of the position map: dense and even"),
-               ("LOOPS", "Face Loops", "MakeHuman's hm08 face with edge loops round eyes and mouth: 3,003 vertices, made to be animated"),
-               ("HEAD", "Head", "MakeHuman's hm08 head with eyes, teeth, tongue, lashes and neck: 11,564 vertices, with its own UV layout "
-                                "and the 52 ARKit shape keys")))
+        name="Topology", description="Which mesh the face is built as", default="GRID",
+        # The numbers are what files keep.
+        items=(("HEAD", "Head", "MakeHuman's hm08 head with eyes, teeth, tongue, lashes and neck: 11,564 vertices, with its own UV layout "
+                                "and the 52 ARKit shape keys", "NONE", 2),
+               ("GRID", "Position Map Grid", "One vertex a texel of the position map: dense and even", "NONE", 0),
+               ("LOOPS", "Face Loops", "MakeHuman's hm08 face with edge loops round eyes and mouth: 3,003 vertices, made to be animated",
+                "NONE", 1)))
     detail: EnumProperty(
         name="Detail", description="How dense the position map's grid is; the other topologies have one density",
         items=(("FULL", "Full", "Every texel: about 52,000 vertices"),

@@ -124,8 +124,7 @@ class Quads:
         self.pairs = np.stack([order[both], order[both + 1]], 1) // 4
         self.area, self.fold = self._look(topology.mean_vertices)
         # Where lids close their edges fold onto each other.
-        at_lids = np.isin(self.quads, topology.lid_rims).any(1)
-        self.open = ~at_lids[self.pairs].any(1)
+        self.open = ~np.isin(self.quads, topology.lid_rims).any(1)
 
     def _look(self, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Areas (F,) and, for each pair of neighbours, the cosine between their normals."""
@@ -139,7 +138,9 @@ class Quads:
         """How many quads have folded onto a neighbour (by more than 150 degrees where the mean head has less than 90), and how many
         are degenerate. lids: whether the edges of the lids count."""
         area, fold = self._look(vertices)
-        return int(((fold < -0.866) & (self.fold > 0) & (self.open | lids)).sum()), int((area < THIN * self.area).sum())
+        counted = self.open | lids
+        return (int(((fold < -0.866) & (self.fold > 0) & counted[self.pairs].all(1)).sum()),
+                int(((area < THIN * self.area) & counted).sum()))
 
 
 def measure_photographs(photographs: Photographs, engine: OnnxEngine, count: int) -> dict[str, Any]:

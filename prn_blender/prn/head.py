@@ -331,7 +331,9 @@ class Lids:
         self.rest = np.setdiff1d(np.flatnonzero((moved > 2e-4) & ~beyond), np.concatenate([edge, still]))
         sides = topology.sides
         weights = (0.1 + np.minimum(moved[sides].min(1) / moved[edge].mean(), 1)) ** 2
-        self.edge, self.follow = edge, membrane(sides, weights, self.rest, edge)
+        # Round the corners, and beyond them, the skin is held the more.
+        past = (np.abs(topology.mean[self.rest, 0] - corners.mean()) - np.ptp(corners) / 2 + 0.002) / 0.004
+        self.edge, self.follow = edge, membrane(sides, weights, self.rest, edge, 1.5 * np.clip(past, 0, 1) ** 2)
         self.still = np.setdiff1d(np.flatnonzero(moved > 0), np.concatenate([edge, self.rest]))
 
     def close(self, neutral: np.ndarray, blink: np.ndarray, centre: np.ndarray, radius: float) -> float:
@@ -363,14 +365,15 @@ class Lids:
                 shapes[number, self.lid] += self.push(place, centre, radius)
 
 
-def membrane(sides: np.ndarray, weights: np.ndarray, free: np.ndarray, held: np.ndarray) -> np.ndarray:
+def membrane(sides: np.ndarray, weights: np.ndarray, free: np.ndarray, held: np.ndarray, tether: np.ndarray | float = 0.0) -> np.ndarray:
     """(free, held) how vertices `free` (n,) follow those that are `held` (m,), as a membrane's do; all others stay.
 
-    sides (S, 2): pairs of neighbours; weights (S,): how stiff the membrane is between them.
+    sides (S, 2): pairs of neighbours; weights (S,): how stiff the membrane is between them. tether (n,): how
+    strongly each free vertex is drawn back to its place.
     """
     place, hold = np.full((2, sides.max() + 1), -1)
     place[free], hold[held] = np.arange(len(free)), np.arange(len(held))
-    system, pull = np.zeros((len(free), len(free))), np.zeros((len(free), len(held)))
+    system, pull = np.eye(len(free)) * tether, np.zeros((len(free), len(held)))
     for a, b in (sides.T, sides.T[::-1]):
         chosen = place[a] >= 0
         np.add.at(system, (place[a[chosen]], place[a[chosen]]), weights[chosen])
