@@ -10,7 +10,7 @@ from prn_blender.prn import capture_image
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.eye_texture import eye_texture
 from prn_blender.prn.eyeball import IRIS, eyeball, turned
-from prn_blender.prn.gaze import BROWN, UNSEEN, Eye, gaze_of, iris_of, look, read_eyes
+from prn_blender.prn.gaze import BROWN, UNSEEN, Eye, gaze_of, iris_of, light_of, look, read_eyes
 from prn_blender.prn.head import build_head, load_head_topology
 
 ASTRONAUT = Path(__file__).parent / "data" / "astronaut.jpg"
@@ -69,6 +69,12 @@ def test_eyes_that_cannot_be_read_are_brown_and_look_ahead(face, head):
     assert gaze_of([Eye(True, -15, 0, BROWN, False), Eye(True, 15, 0, BROWN, False)]) is None
     grey = type(face)(**{**face.__dict__, "image": np.full_like(face.image, 120)})
     assert gaze_of(read_eyes(grey, head)) is None and iris_of(read_eyes(grey, head)) == BROWN
+
+
+def test_whites_are_as_bright_as_the_photo(face, head):
+    dark = type(face)(**{**face.__dict__, "image": (face.image // 3).astype(np.uint8)})
+    assert light_of(read_eyes(face, head), face) > 0.85
+    assert light_of(read_eyes(dark, head), dark) < 0.7 and light_of([UNSEEN, UNSEEN], dark) < 0.75
 
 
 def test_looking_turns_the_eyeballs_and_leaves_the_skin(head):

@@ -28,6 +28,7 @@ LEAST_SHOWN = 0.30      # part of the iris that has to lie between the lids
 LEAST_CONTRAST = 0.10   # between iris and surroundings, as a part of the surroundings' brightness
 FACING = 0.35           # cosine between the eye's axis at rest and the camera, below which the eye is turned away
 BROWN = (74, 48, 33)    # most people's iris, for those that cannot be told
+UPWARDS = 0.6           # of a reading up or down that is believed
 APART = 18.0            # degrees that both eyes' readings may differ by: beyond it one of them is no iris
 FULL_LIGHT = 190.0      # grey level of an eye's white, between lids that shade it, in a well exposed photo
 DARKEST, PALEST = 22.0, 190.0   # mean grey levels between which a reading is believed to be an iris
@@ -61,7 +62,7 @@ def seen_head(face: FaceCapture) -> tuple[Head, tuple[int, int, int], float]:
     head = build_head(face)
     eyes = read_eyes(face, head)
     gaze = gaze_of(eyes)
-    return look(head, *gaze) if gaze else head, iris_of(eyes), light_of(eyes)
+    return look(head, *gaze) if gaze else head, iris_of(eyes), light_of(eyes, face)
 
 
 def gaze_of(eyes: list[Eye]) -> tuple[float, float] | None:
@@ -72,7 +73,7 @@ def gaze_of(eyes: list[Eye]) -> tuple[float, float] | None:
     seen = [eye for eye in eyes if eye.seen]
     if not seen or max(eye.right for eye in seen) - min(eye.right for eye in seen) > APART:
         return None
-    return sum(eye.right for eye in seen) / len(seen), sum(eye.up for eye in seen) / len(seen)
+    return sum(eye.right for eye in seen) / len(seen), UPWARDS * sum(eye.up for eye in seen) / len(seen)
 
 
 def iris_of(eyes: list[Eye]) -> tuple[int, int, int]:
@@ -81,10 +82,14 @@ def iris_of(eyes: list[Eye]) -> tuple[int, int, int]:
     return tuple(int(round(value)) for value in np.mean(seen, 0)) if seen else BROWN
 
 
-def light_of(eyes: list[Eye]) -> float:
-    """How bright the photo is, by the whites of its eyes: 0.55 to 1."""
+def light_of(eyes: list[Eye], face: FaceCapture) -> float:
+    """How bright the photo is, 0.55 to 1: by the whites of its eyes, or where they cannot be told by its skin."""
     seen = [eye.light for eye in eyes if eye.colour_seen]
-    return float(np.mean(seen)) if seen else 1.0
+    if seen:
+        return float(np.mean(seen))
+    places = face.position_map[face.visibility > 0.5][::7, :2]
+    pixels = cv2.remap(face.image, places[None].astype(np.float32), None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+    return float(np.clip(0.45 + pixels.mean() / 255, 0.55, 1.0)) if pixels is not None and pixels.size else 1.0
 
 
 def look(head: Head, right: float, up: float) -> Head:

@@ -45,6 +45,7 @@ class Layout:
     corners: np.ndarray     # (n, 3) vertices of the triangle on each covered texel
     weights: np.ndarray     # (n, 3) float32 their weights
     mottles: np.ndarray     # (n, 1) float32, random smooth numbers of mean 0 and deviation 1
+    fade: np.ndarray        # (V, 1) float32: 1 on the head, falling to 0 where the neck goes over into the body
     neighbours: np.ndarray  # (V, k) vertices that a side joins; V where there are fewer
     face_vertices: np.ndarray   # (f,) vertices on the position map
     face_places: np.ndarray     # (f, 2) and where
@@ -79,9 +80,11 @@ def load_layout() -> Layout:
     def only(island: int) -> np.ndarray:
         return np.setdiff1d(quads[skin & (islands == island)], quads[skin & (islands == 0)])
 
-    return Layout(pull_push(layout_places, on_layout), on_layout, covered, corners, weights,
-                  _mottles(np.einsum("nk,nkc->nc", weights, positions[corners])), _neighbours(quads[skin], len(positions)),
-                  face_vertices, face_places, {"mouth": only(2), "socket": only(3)},
+    along = np.clip(1.25 * body["neck_shares"].astype(np.float32).sum(1) - 0.25, 0, 1)         # 0 at its last vertices
+    fade = np.concatenate([np.ones(len(body["bodies"][0]), np.float32), along])[:, None]
+    mottles = _mottles(np.einsum("nk,nkc->nc", weights, positions[corners])) * np.einsum("nk,nkc->nc", weights, fade[corners])
+    return Layout(pull_push(layout_places, on_layout), on_layout, covered, corners, weights, mottles, fade,
+                  _neighbours(quads[skin], len(positions)), face_vertices, face_places, {"mouth": only(2), "socket": only(3)},
                   np.unique(quads[~skin]))
 
 
@@ -184,7 +187,8 @@ def vertex_colours(layout: Layout, small: np.ndarray, shown: np.ndarray, skin: n
     smooth = HUE * smooth + (1 - HUE) * brightness * skin
     # Into the mouth and behind the lids their own colours go on.
     regions = load_topology().regions
-    features = np.any([cv2.dilate(regions[name].astype(np.uint8), np.ones((9, 9))) for name in ("eye_left", "eye_right", "mouth")], 0)
+    features = np.any([regions[name] for name in ("eye_left", "eye_right", "mouth")], 0)
+    features = cv2.dilate(features.astype(np.uint8), np.ones((9, 9))) > 0
     smooth = np.where(features[..., None], cv2.GaussianBlur(small, (0, 0), 0.8), smooth)
     wanted, pull = np.tile(skin.astype(np.float32), (count, 1)), np.full(count, SPREAD, np.float32)
     wanted[layout.face_vertices] = sample(smooth, layout.face_places)
@@ -196,7 +200,7 @@ def vertex_colours(layout: Layout, small: np.ndarray, shown: np.ndarray, skin: n
     grown = np.concatenate([wanted, np.zeros((1, 3), np.float32)])
     for _ in range(ROUNDS):
         grown[:count] = (grown[layout.neighbours].sum(1) + right) * share
-    grown = grown[:count]
+    grown = skin + (grown[:count] - skin) * layout.fade
     grown[layout.tongue] = skin * TONGUE
     return grown
 
