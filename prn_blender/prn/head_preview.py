@@ -43,9 +43,14 @@ def head_pictures(vertices: np.ndarray, texture: np.ndarray, eyes: np.ndarray, d
 
     uv = np.einsum("nk,nkc->nc", drawn.barycentric[covered], topology.texture[corners[triangle]])
     colours, kind = np.zeros((len(triangle), 3), np.float32), part[triangle]
+    # Teeth stand in the same light as the whites of the eyes, and in the shadow of the lips.
+    light_of_photo = 0.75 * eyes.max() / 255
     for number, name in enumerate(PARTS):
         here = kind == number
-        colours[here] = COLOURS[name] if name in COLOURS else _looked_up(eyes if name in ON_EYES else texture, uv[here])
+        if name in COLOURS:
+            colours[here] = np.float32(COLOURS[name]) * light_of_photo
+        else:
+            colours[here] = _looked_up(eyes if name in ON_EYES else texture, uv[here])
 
     def finished(pixels: np.ndarray) -> np.ndarray:
         large = np.full((height * SMOOTH, width * SMOOTH, 3), BACKDROP, np.uint8)
