@@ -65,7 +65,7 @@ def measure_people(heads: Heads, engine: OnnxEngine, people: int) -> dict[str, A
     skin, everything = topology.skin, regions["all"]
     basis = np.concatenate([topology.identity, topology.expression])[:, :skin]
     mean, mirror = topology.mean[:skin], topology.mirror[:skin]
-    rows, agreement, strangers, sides = [], [], [], []
+    rows, alone, agreement, strangers, sides = [], [], [], [], []
     before: Head | None = None
     for number in range(people):
         rng = np.random.default_rng([SEED, number])
@@ -79,6 +79,8 @@ def measure_people(heads: Heads, engine: OnnxEngine, people: int) -> dict[str, A
             found = aligned(head.vertices[:skin], truth, everything)
             distance = 1000 * np.linalg.norm(found - truth, axis=1)
             plain = 1000 * np.linalg.norm(aligned(mean, truth, everything) - truth, axis=1)
+            by_face = aligned(head.vertices[:skin], truth, regions["face"])
+            alone.append(1000 * np.linalg.norm(by_face - truth, axis=1)[regions["face"]].mean())
             rows.append((abs(angles(one["rotation"])[0]), distance, plain))
             sides.append(1000 * np.abs(lopsided(found, mirror) - lopsided(truth, mirror))[everything].mean())
             pair.append(head)
@@ -97,6 +99,7 @@ def measure_people(heads: Heads, engine: OnnxEngine, people: int) -> dict[str, A
                      "95th": rounded(np.mean([np.percentile(row[1][mask], 95) for row in chosen])),
                      "mean head": rounded(np.mean([row[2][mask].mean() for row in chosen]))}
             for region, mask in regions.items()}
+    figures["face, brought onto the face alone"] = rounded(np.mean(alone))
     figures["sides"] = rounded(np.mean(sides))
     face, whole = np.array(agreement).T
     figures["agreement"] = {"face": rounded(face.mean()), "whole head": rounded(whole.mean()), "face, 95th": rounded(np.percentile(face, 95)),
