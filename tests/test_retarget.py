@@ -46,6 +46,7 @@ def at(frame: int, target: bpy.types.Object) -> dict[str, float]:
     ("head.mouthSmileRight", "mouthSmileRight"), ("blendShape1.mouthSmile_R", "mouthSmileRight"),
     ("face:browInnerUp", "browInnerUp"), ("mouthLeft", "mouthLeft"), ("mouth_R", "mouthRight"), ("jaw_l", "jawLeft"),
     ("mouthFunnel", "mouthFunnel"), ("mouthUpperUpLeft", "mouthUpperUpLeft"),
+    ("!ex-jawOpen", "jawOpen"), ("!ex-eyeBlinkLeft", "eyeBlinkLeft"), ("$md-$as-$fe-$yn", None),
     ("Basis", None), ("smile", None), ("jawOpenWide", None), ("Key 1", None), ("", None),
 ])
 def test_spellings(spelling, shape):

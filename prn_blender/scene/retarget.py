@@ -35,9 +35,10 @@ class Retargeted:
 def arkit_name(key: str) -> str | None:
     """The ARKit shape that a shape key's name means, in any usual spelling; None if it means none.
 
-    jawOpen, JawOpen, jaw_open, "Jaw Open", eyeBlinkLeft, eyeBlink_L, EyeBlink.l, left_eye_blink, head.eyeBlinkLeft.
+    jawOpen, JawOpen, jaw_open, "Jaw Open", eyeBlinkLeft, eyeBlink_L, EyeBlink.l, left_eye_blink, head.eyeBlinkLeft; !ex-jawOpen, as MPFB
+    names a character's expressions.
     """
-    name = re.split(r"[/|:]", key)[-1]
+    name = re.split(r"[/|:]", key)[-1].removeprefix("!ex-")
     for candidate in (name, re.sub(r"^\w+\.(?=\w{3})", "", name)):  # the second without the mesh's name before a dot
         side = re.sub(r"(?:[._\- ]([LRlr])|(?<=[a-z])([LR]))$",
                       lambda match: {"l": "Left", "r": "Right"}[(match[1] or match[2]).lower()], candidate)
