@@ -110,7 +110,7 @@ def teeth(jaw: str, arch: Arch, root: float) -> tuple[Part, Part]:
     widths = np.array(WIDTHS[jaw])
     factor = 0.985 * arch.length[-1] / (widths.sum() / 1000)
     borders = np.concatenate([[0], np.cumsum(widths)]) / 1000 * factor
-    crowns, heights = [], []
+    crowns = []
     for kind in range(7):
         for side in (-1, 1):
             height, depth = HEIGHTS[jaw][kind] / 1000 * factor, DEPTHS[jaw][kind] / 1000 * min(factor, 1.1)
@@ -126,14 +126,13 @@ def teeth(jaw: str, arch: Arch, root: float) -> tuple[Part, Part]:
                         + shape[:, :1] * along * [0, 1, 0])
             centre = vertices.mean(0)
             uvs = np.stack([0.5 + side * (middle + shape[:, 0]) / (2.1 * borders[-1]),
-                            0.75 - root * 0.25 + root * np.clip(shape[:, 1] / height, 0, 1) * 0.24 - (root > 0) * 0.0], 1)
+                            0.75 - root * 0.25 + root * np.clip(shape[:, 1] / height, 0, 1) * 0.24], 1)
             part = Part(vertices, quads.copy(), np.clip(uvs, 0, 1))
             # A crown is convex enough: away from its axis is outside.
             middles = vertices[quads].mean(1)
             axis = np.stack([np.full(len(middles), centre[0]), np.clip(middles[:, 1], *sorted((place[1] + root * 0.25 * height,
                              place[1] + root * 2 * height))), np.full(len(middles), centre[2])], 1)
             crowns.append(outward(part, middles - axis))
-            heights.append((side * middle, height))
 
     stations = np.linspace(-1, 1, 113) * borders[-1]
     place, out = arch.at(stations)

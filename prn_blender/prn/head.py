@@ -1,8 +1,8 @@
 """The whole head of a captured face: hm08's skin from the crown to the neck's foot, eyes, teeth, tongue and lashes.
 
 The position map has drawn the face on hm08, and the fit has told the person's identity and expression in hm08's own
-basis; so the head is that basis on all of hm08's vertices, plus what the map knows beyond it. The map's word (the fit's
-low-passed residual) counts where the map sees: `trust`, 1 in the face, falling to 0 over the 22 mm inside the face's rim, little
+basis; so the head is that basis on all of hm08's vertices, plus what the map knows beyond it. The map's word (half of the
+fit's low-passed residual) counts where the map sees: `trust`, 1 in the face, falling to 0 over the 22 mm inside the face's rim, little
 on ears and under hair. From there it is carried on over the rest of the skin as the smoothest field that fades within 45 mm
 (a screened bi-Laplacian on the mean head, solved in `training/head_kit.py` and shipped as a product of two matrices), so
 that neither the surface nor its normals have a seam at the face's rim.
@@ -139,7 +139,7 @@ class HeadTopology:
         return np.concatenate([*parts, self.hung(rows), nothing], -2).astype(np.float32)
 
     def hung(self, rows: np.ndarray) -> np.ndarray:
-        """(..., lashes, 3) how the lashes move when the skin (..., skin or more, 3) does: with their roots, and turned with the lid's edge."""
+        """(..., lashes, 3) how the lashes move when the skin (..., skin or more, 3) does: with their roots, turned with the lid."""
         return np.einsum("nk,...nkc->...nc", self._factors, rows[..., self._anchors, :])
 
     @cached_property
@@ -212,7 +212,8 @@ class HeadTopology:
         from_rim = np.array([np.linalg.norm(rim - point, axis=1).min() for point in mean[:self.skin]])
         lips = np.zeros(self.count)
         lips[:self.skin] = np.clip(2 - from_rim / 0.007, 0, 1)
-        groups = {"face": trust, "scalp": outside * (1 - low) * (1 - trust) * (1 - ears), "neck": outside * low * (1 - trust) * (1 - ears),
+        beyond = outside * (1 - trust) * (1 - ears)
+        groups = {"face": trust, "scalp": beyond * (1 - low), "neck": beyond * low,
                   "lips": lips * outside, "mouth": of_part["mouth"] * 1.0, "tongue": of_part["tongue"] * 1.0,
                   "teeth.upper": ~skin & (of_part["teeth"] | of_part["gums"]), "lashes": of_part["lashes"] * 1.0}
         lower = np.zeros(self.count, bool)
@@ -279,7 +280,8 @@ class Lids:
         self.upper, self.lower = [], []
         for ring in topology.lid_rims[side]:
             first, last = mean[ring, 0].argmin(), mean[ring, 0].argmax()
-            halves = np.roll(ring, -first)[:(last - first) % len(ring) + 1], np.roll(ring[::-1], first + 1)[:(first - last) % len(ring) + 1]
+            halves = (np.roll(ring, -first)[:(last - first) % len(ring) + 1],
+                      np.roll(ring[::-1], first + 1)[:(first - last) % len(ring) + 1])
             upper, lower = sorted(halves, key=lambda half: mean[half, 1].mean())
             self.upper.append(upper)
             self.lower.append(lower)
@@ -365,7 +367,8 @@ class Lids:
                 shapes[number, self.lid] += self.push(place, centre, radius)
 
 
-def membrane(sides: np.ndarray, weights: np.ndarray, free: np.ndarray, held: np.ndarray, tether: np.ndarray | float = 0.0) -> np.ndarray:
+def membrane(sides: np.ndarray, weights: np.ndarray, free: np.ndarray, held: np.ndarray,
+             tether: np.ndarray | float = 0.0) -> np.ndarray:
     """(free, held) how vertices `free` (n,) follow those that are `held` (m,), as a membrane's do; all others stay.
 
     sides (S, 2): pairs of neighbours; weights (S,): how stiff the membrane is between them. tether (n,): how

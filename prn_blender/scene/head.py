@@ -15,7 +15,7 @@ from .material import build_material
 
 SLOTS = ("skin", "eyes", "cornea", "teeth", "gums", "tongue", "lashes")
 SLOT_OF_PART = {"mouth": "skin", "sockets": "skin", "white": "eyes", "iris": "eyes", "pupil": "eyes"}
-TITLES = {"skin": "Face Skin", "eyes": "Eyes", "cornea": "Cornea", "teeth": "Teeth", "gums": "Gums", "tongue": "Tongue", "lashes": "Lashes"}
+TITLES = {slot: slot.title() for slot in SLOTS} | {"skin": "Face Skin"}
 # Linear base colour and roughness of what the photo does not show.
 LOOKS = {"tongue": ((0.45, 0.13, 0.13), 0.4), "teeth": ((0.72, 0.66, 0.54), 0.25), "gums": ((0.45, 0.13, 0.13), 0.4),
          "lashes": ((0.012, 0.009, 0.008), 0.7), "cornea": ((0.0, 0.0, 0.0), 0.02)}
