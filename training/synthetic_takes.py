@@ -16,11 +16,13 @@ from training.hm08 import Hm08, fetch_sources
 from training.kit import Kit
 from training.photographs import Photographs
 from training.renderer import PIXELS, Renderer
-from training.synthetic import Heads, rotation_of
+from training.synthetic import Heads, random_background, rotation_of
 from training.talk import FPS, talk
 
 FRAMES, WIDTH, HEIGHT = 240, 640, 360
 SEED = 20261123                 # far from the training pictures' [7, shard]
+
+
 class Studio(Renderer):
     """White light from above and one side, nothing over the face: what is measured is the face, not what hides it."""
 
@@ -29,7 +31,7 @@ class Studio(Renderer):
                              ("lights", [[-0.45, -0.5, -0.74], [0.8, -0.1, -0.6]]), ("light_colours", [[0.5] * 3, [0.12] * 3])):
             self.program[name].write(np.array(values, "f4").tobytes())
 
-    def _dress(self, rng: np.random.Generator, shape: np.ndarray) -> None:
+    def _dress(self, rng: np.random.Generator, shape: np.ndarray, wear: str | None) -> None:
         pass
 
 
@@ -47,7 +49,7 @@ def render(heads: Heads, number: int, out: Path) -> None:
     places = places + [0, 0.03, distance]
     focal = PIXELS * distance / 0.34
     skin = heads.skins[rng.integers(len(heads.skins))]
-    look, behind = int(rng.integers(1 << 30)), heads.background(rng)
+    look, behind = int(rng.integers(1 << 30)), random_background(rng, heads.photographs)
     wide = cv2.resize(behind, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     left = (WIDTH - HEIGHT) // 2
     square = cv2.resize(wide[:, left:left + HEIGHT], (PIXELS, PIXELS), interpolation=cv2.INTER_AREA)
