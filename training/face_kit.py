@@ -168,14 +168,6 @@ def _winding(loop: np.ndarray, point: np.ndarray) -> bool:
     return bool((crosses & (x > point[0])).sum() % 2)
 
 
-# MediaPipe's points that sit where the 68 iBUG points do (the jaw: the nearest points of MediaPipe's face outline).
-IBUG_FROM_MEDIAPIPE = [
-    162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389,
-    71, 63, 105, 66, 107, 336, 296, 334, 293, 301, 168, 197, 5, 4, 75, 97, 2, 326, 305,
-    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,
-    61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87]
-
-
 def mediapipe_texels(layout: Layout, table: Path) -> tuple[np.ndarray, np.ndarray]:
     """(478, 2) texel coordinates (column, row) of MediaPipe's points, and which of them can be used (478,)."""
     data = np.load(table)

@@ -14,9 +14,14 @@ import numpy as np
 from prn_blender.prn.arkit import ARKIT_NAMES, MIRRORED
 from prn_blender.prn.crop import SIDE_PER_LANDMARK_BOX
 from training.augment import crop_transform, degrade, occlude
-from training.face_kit import IBUG_FROM_MEDIAPIPE
 
 PIXELS = 224
+# MediaPipe's points that sit where the 68 iBUG points do (the jaw: the nearest points of MediaPipe's face outline).
+IBUG_FROM_MEDIAPIPE = [
+    162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389,
+    71, 63, 105, 66, 107, 336, 296, 334, 293, 301, 168, 197, 5, 4, 75, 97, 2, 326, 305,
+    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,
+    61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87]
 # MediaPipe's points along the jaw, from the person's left ear over the chin to the right one.
 JAW = (288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136, 172, 58)
 FRONTAL = 20.0                  # degrees: up to here the jaw that one sees is the jaw that the labels mean

@@ -21,11 +21,10 @@ from prn_blender.prn.face_fit import MOTIONS, small_motions
 from prn_blender.prn.position_map import sample
 from prn_blender.prn.weights import load_bundle
 from training.cache import default_cache
-from training.face_kit import IBUG_FROM_MEDIAPIPE
 from training.hm08 import Hm08, fetch_sources
 from training.kit import Kit
 from training.photographs import PIXELS as PHOTO
-from training.photographs import Photographs
+from training.photographs import IBUG_FROM_MEDIAPIPE, Photographs
 from training.renderer import PIXELS
 from training.synthetic import MARGIN, SHARD, missing_shards, random_background, rotation_of, write_samples
 
