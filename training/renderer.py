@@ -17,7 +17,8 @@ import numpy as np
 from training.hm08 import Hm08
 from training.kit import Kit
 
-PIXELS = 192
+PIXELS = 224
+CHANGED, MOST_HIDDEN = 24, 0.5     # levels of a pixel that something covers; the share of the face that may be covered
 SAMPLES = 4
 
 _VERTEX = """
@@ -220,11 +221,12 @@ class Renderer:
 
     def draw(self, rng: np.random.Generator, shape: np.ndarray, rotation: np.ndarray, translation: np.ndarray,
              focal: float, centre: np.ndarray, skin: np.ndarray, background: np.ndarray,
-             wear: str | None = None) -> np.ndarray:
+             features: np.ndarray | None = None, wear: str | None = None) -> np.ndarray:
         """One picture (pixels, pixels, 3) uint8 RGB of a head (V, 3) in the head frame, random in light and dress.
 
         skin: (256, 256, 3) texture on the UV layout. background: (pixels, pixels, 3).
-        wear: "glasses" or "beard", put on besides what chance gives.
+        features: (K, 2) pixels of eyes, nose and mouth: hair that hides most of what they enclose is left off, for nobody
+        could say what is under it. wear: "glasses" or "beard", put on besides what chance gives.
         """
         program = self.program
         for name, value in (("rotation", rotation.T.astype("f4").tobytes()), ("translation", translation.astype("f4")),
@@ -250,11 +252,18 @@ class Renderer:
         program["pupil"] = float(rng.uniform(0.15, 0.3))
         eye_normals = self._normals(shape, self.eyes)
         self._draw(2, shape, eye_normals, self.layout_uv, paint, self.local, self.eyes, None)
+        bare = None if features is None else self._picture()
         self._dress(rng, shape, wear)
-        self.context.copy_framebuffer(self.resolved, self.target)
-        drawn = np.frombuffer(self.resolved.read(components=4), np.uint8).reshape(self.pixels, self.pixels, 4)
+        drawn = self._picture()
+        if bare is not None and hidden(bare, drawn, features) > MOST_HIDDEN:
+            drawn = bare
         share = drawn[..., 3:].astype(np.uint16)
         return ((drawn[..., :3] * share + background * (255 - share)) // 255).astype(np.uint8)
+
+    def _picture(self) -> np.ndarray:
+        """(pixels, pixels, 4) uint8 RGBA, what has been drawn so far."""
+        self.context.copy_framebuffer(self.resolved, self.target)
+        return np.frombuffer(self.resolved.read(components=4), np.uint8).reshape(self.pixels, self.pixels, 4)
 
     def _light(self, rng: np.random.Generator) -> None:
         def tinted(level: float) -> np.ndarray:
@@ -298,3 +307,10 @@ class Renderer:
             self.program["tone"].write(hair_tone.astype("f4").tobytes())
             blank = np.zeros((len(vertices), 7), np.float32)
             self._draw(1, vertices, normals, part.uv, blank[:, :4], blank[:, 4:], part.triangles, part.image)
+
+
+def hidden(bare: np.ndarray, dressed: np.ndarray, features: np.ndarray) -> float:
+    """The share of the pixels inside the hull of `features` (K, 2) that hair, hat or glasses changed."""
+    inside = cv2.fillConvexPoly(np.zeros(bare.shape[:2], np.uint8), cv2.convexHull(np.int32(np.round(features))), 1) > 0
+    changed = np.abs(dressed[inside].astype(np.int16) - bare[inside]).max(1, initial=0) > CHANGED
+    return float(changed.mean()) if changed.size else 0.0

@@ -84,7 +84,7 @@ class Heads:
         if rng.random() < 0.5:
             skin = skin[:, ::-1]
         image = self.renderer.draw(rng, shape, rotation, translation, focal, centre, skin,
-                                   random_background(rng, self.photographs), wear)
+                                   random_background(rng, self.photographs), (flat * focal + centre)[17:], wear)
         return {"image": image, "coefficients": coefficients, "rotation": rotation.astype(np.float32),
                 "translation": translation.astype(np.float32), "focal": np.float32(focal),
                 "centre": centre.astype(np.float32), "landmarks": (flat * focal + centre).astype(np.float32)}
