@@ -18,6 +18,7 @@ import numpy as np
 
 from prn_blender.prn import face_fit
 from prn_blender.prn.arkit import ARKIT_NAMES
+from prn_blender.prn.capture import run_network
 from prn_blender.prn.crop import SIDE_PER_LANDMARK_BOX, Crop, crop_from_landmark_box
 from prn_blender.prn.engine import OnnxEngine
 from prn_blender.prn.errors import CaptureError
@@ -27,7 +28,7 @@ from prn_blender.prn.weights import load_bundle
 from training.cache import default_cache
 from training.evaluate import BINS, Face, load_faces, nme
 from training.kit import Kit
-from training.photographs import Photographs
+from training.photographs import IBUG_FROM_MEDIAPIPE, Photographs
 
 HEADS = 600
 # The shapes whose scores are compared on photographs: those that MediaPipe's scorer is good at.
@@ -145,17 +146,18 @@ def measure_photographs(photographs: Photographs, kit: Kit, engine: OnnxEngine) 
     errors: dict[str, list[float]] = {"raw": [], "fitted": []}
     openings: dict[str, list[list[float]]] = {"raw": [], "fitted": [], "mediapipe": []}
     weights: dict[str, list[np.ndarray]] = {"network": [], "fitted": []}
-    rng = np.random.default_rng(0)
     for index in range(len(photographs)):
-        image, placed, *_ = photographs.sample(rng, index, engine.input_size, augment=False)
-        raw, expression = (part[0] for part in engine.run(image[None].astype(np.float32) / 255))
+        picture, truth = photographs.pixels[photographs.chosen[index]], photographs.points[index]
+        box = truth[IBUG_FROM_MEDIAPIPE, :2]
+        crop = crop_from_landmark_box(*box.min(0), *box.max(0))
+        raw, expression = (part[0] for part in run_network(picture, [crop], engine))
         fit = face_fit.fit(raw, expression)
-        extent = np.sqrt(np.prod(np.ptp(placed[:, :2], axis=0)))
-        truth = photographs.points[index]
+        known = truth[photographs.usable, :2]
+        extent = np.sqrt(np.prod(np.ptp(known, axis=0)))
         openings["mediapipe"].append([opening(truth, *EYES[0]), opening(truth, *EYES[1]), opening(truth, *MOUTH)])
         for surface, position_map in (("raw", raw), ("fitted", fit.position_map)):
-            points = sample(position_map, texels)
-            found = np.linalg.norm(points[photographs.usable, :2] - placed[:, :2], axis=1)
+            points = sample(crop.to_image(position_map), texels)
+            found = np.linalg.norm(points[photographs.usable, :2] - known, axis=1)
             errors[surface].append(100 * found.mean() / extent)
             openings[surface].append([opening(points, *EYES[0]), opening(points, *EYES[1]), opening(points, *MOUTH)])
         weights["network"].append(expression)
@@ -193,7 +195,7 @@ def moved(rng: np.random.Generator, crop: Crop) -> Crop:
 
 
 def small_face(picture: np.ndarray) -> np.ndarray:
-    """A crop (128, 128, 3) as from a face 64 pixels large: the crop is 1.6 times the face."""
+    """A crop as from a face 64 pixels large: the crop is 1.6 times the face."""
     side = round(64 * SIDE_PER_LANDMARK_BOX)
     return cv2.resize(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA), picture.shape[:2])
 

@@ -38,7 +38,7 @@ EMA_DECAY = 0.998
 # MediaPipe's points above and below the opening of the eyes and the mouth.
 OPENINGS = ((159, 145), (158, 153), (160, 144), (386, 374), (385, 380), (387, 373),
             (13, 14), (82, 87), (312, 317), (81, 178), (311, 402))
-SHARES = 0.5, 0.25, 0.25        # of a batch: photographs, turned photographs, rendered heads
+SHARES = 0.6, 0.2, 0.2           # of a batch: photographs, turned photographs, rendered heads
 
 
 class Losses:
@@ -115,7 +115,7 @@ class Losses:
         weights = self.point_weights * trust
         both = torch.minimum(trust[:, self.upper], trust[:, self.lower])
         return {"points": 200 * (error[..., :2].abs() * weights).mean(),
-                "openings": 120 * (self.openings(error).abs() * both).mean(),
+                "openings": 300 * (self.openings(error).abs() * both).mean(),
                 "depth": 60 * ((error[..., 2:] - offset).abs() * weights).mean()}
 
     def outline(self, predicted: torch.Tensor, jaw: torch.Tensor) -> torch.Tensor:
@@ -313,7 +313,7 @@ def train(arguments: argparse.Namespace) -> None:
             points, jaw, scores, trust = (torch.from_numpy(part).to(device) for part in photo[1:])
             terms |= losses.sparse(predicted[:count], points)
             terms |= {"outline": losses.outline(predicted[:count], jaw), "smooth": losses.smooth(offsets[:count]),
-                      "scores": 50 * ((expression[:count] - scores) ** 2 * trust).sum() / trust.sum().clamp_min(1)}
+                      "scores": 100 * ((expression[:count] - scores) ** 2 * trust).sum() / trust.sum().clamp_min(1)}
         if head:
             truth = {key: torch.from_numpy(value).to(device) for key, value in head.items() if key != "image"}
             terms |= losses.dense(predicted[count:], losses.labels(truth))
@@ -358,7 +358,7 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true", help="weigh all of the face alike, for comparison")
     parser.add_argument("--checkpoint-every", type=float, default=120, metavar="SECONDS")
     parser.add_argument("--scratch", action="store_true", help="without a checkpoint, begin from nothing")
-    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=1.2e-3, help="peak learning rate")
     parser.add_argument("--threads", type=int, default=0, help="torch threads, 0: all")
     parser.add_argument("--cache", type=Path, default=default_cache())

@@ -30,6 +30,8 @@ INTEROCULAR = 0.063
 _LEFT_EYE, _RIGHT_EYE = slice(36, 42), slice(42, 48)  # of the 68 landmarks
 # The visibility's z-buffer has this many pixels on the face's longer side: about a millimetre each.
 _BUFFER_SIZE = 192
+# The sizes in which a still's crop is seen, over its own.
+_VIEWS = (0.93, 1.0, 1.07)
 
 
 @dataclass
@@ -105,16 +107,23 @@ def capture_image(
 def run_network(image: np.ndarray, crops: list[Crop], engine: Engine) -> tuple[np.ndarray, np.ndarray | None]:
     """Position maps (N, 256, 256, 3) in crop units and ARKit weights (N, 52), or None, of N crops of a picture.
 
-    A network on hm08's layout, which is its own mirror image, sees every crop a second time mirrored, in the same pass, and
-    the answers are averaged: a face has no side that is easier to read, but a network has.
+    A network on hm08's layout, which is its own mirror image, sees every crop in three sizes, and each a second time mirrored,
+    and the answers are averaged: what a network makes of a face depends a little on how it is cut, and the face does not.
     """
-    cut = np.stack([crop.cut(image, engine.input_size) for crop in crops])
     if engine.topology.name != HM08:
-        return engine.run(cut)
+        return engine.run(np.stack([crop.cut(image, engine.input_size) for crop in crops]))
+    found = [_averaged(image, crop, engine) for crop in crops]
+    return np.stack([position_map for position_map, _ in found]), np.stack([expression for _, expression in found])
+
+
+def _averaged(image: np.ndarray, crop: Crop, engine: Engine) -> tuple[np.ndarray, np.ndarray]:
+    """The mean map (256, 256, 3), in units of the given crop, and ARKit weights (52,) of its views."""
+    cut = np.stack([Crop(crop.center_x, crop.center_y, crop.side * size).cut(image, engine.input_size) for size in _VIEWS])
     maps, expressions = engine.run(np.concatenate([cut, cut[:, :, ::-1]]))
-    count = len(crops)
-    mirrored = maps[count:, :, ::-1] * np.float32([-1, 1, 1])
-    return (maps[:count] + mirrored) / 2, (expressions[:count] + expressions[count:, list(MIRRORED)]) / 2
+    straight, mirrored = np.split(maps, 2)
+    both = straight + mirrored[:, :, ::-1] * np.float32([-1, 1, 1])
+    weights = np.concatenate([expressions[:len(cut)], expressions[len(cut):, list(MIRRORED)]])
+    return np.tensordot(np.float32(_VIEWS), both, 1) / (2 * len(cut)), weights.mean(0)
 
 
 def _picture(source: str | os.PathLike | np.ndarray) -> tuple[np.ndarray, str]:

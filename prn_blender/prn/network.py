@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from .position_map import SIZE, Topology
 from .resfcn256 import ResFcn256
 
-INPUT_SIZE = 128
+INPUT_SIZE = 192         # an open eye is seven pixels high in such a crop
 DECODER_SIZE = 64       # the map is mixed at this size; it is smooth, so the rest is interpolation
 IMAGES = 160            # learned UV images that every coordinate is mixed from
 
@@ -49,7 +49,7 @@ class Residual(nn.Module):
 
 
 class PositionMapNetwork(nn.Module):
-    """`prn`: crops (N, 3, 128, 128) RGB 0..1 -> position maps (N, 3, 256, 256) in crop units, ARKit logits (N, 52).
+    """`prn`: crops (N, 3, 192, 192) RGB 0..1 -> position maps (N, 3, 256, 256) in crop units, ARKit logits (N, 52).
 
     mean: (256, 256, 3) the mean position map in crop units.
     """
@@ -57,8 +57,9 @@ class PositionMapNetwork(nn.Module):
     def __init__(self, mean: np.ndarray, code: int = 512) -> None:
         super().__init__()
         self.encoder = nn.Sequential(
-            convolution(3, 16, stride=2),                       # 64
-            convolution(16, 48, stride=2),                      # 32
+            # All of the crop's detail at the cost of a crop of 128: lids and lips are a matter of single pixels.
+            convolution(3, 24, size=5, stride=3),               # 64
+            convolution(24, 48, stride=2),                      # 32
             convolution(48, 96, stride=2), Residual(96),        # 16
             convolution(96, 192, stride=2), Residual(192),      # 8
             convolution(192, 256, stride=2), Residual(256))     # 4
@@ -76,7 +77,7 @@ class PositionMapNetwork(nn.Module):
         self.register_buffer("enlarging", bicubic(SIZE), persistent=False)
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """Crops (N, 3, 128, 128) to codes (N, code)."""
+        """Crops (N, 3, 192, 192) to codes (N, code)."""
         return self.code(self.encoder(images)).flatten(1)
 
     def decode(self, code: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
