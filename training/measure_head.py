@@ -26,10 +26,9 @@ from prn_blender.prn.head import Head, build_head, load_head_topology
 from prn_blender.prn.weights import load_bundle
 from training.cache import default_cache
 from training.evaluate import BINS
-from training.face_kit import IBUG_FROM_MEDIAPIPE
 from training.kit import Kit
 from training.measure import rounded
-from training.photographs import Photographs
+from training.photographs import IBUG_FROM_MEDIAPIPE, Photographs
 from training.synthetic import Heads
 
 SEED = 2027
