@@ -258,6 +258,24 @@ def rounded(value: float) -> float:
     return round(float(value), 3)
 
 
+def check_request(options: argparse.Namespace) -> None:
+    """Raises CaptureError, before anything is measured, if the photographs, the face kit or the place of --json are missing."""
+    if not (options.faces / "points.npz").is_file():
+        raise CaptureError(f"'{options.faces}' holds no points.npz: give a folder as docs/training.md describes.")
+    if not (options.cache / "kit.npz").is_file():
+        raise CaptureError(f"'{options.cache}' holds no face kit: run build.py train once, which makes it.")
+    if options.json is not None and not options.json.resolve().parent.is_dir():
+        raise CaptureError(f"The folder '{options.json.parent}' does not exist: create it, or choose another place.")
+
+
+def tell(figures: dict[str, Any], path: Path | None) -> None:
+    """Print the figures, and write them to a file if one is wanted."""
+    text = json.dumps(figures, indent=2)
+    if path is not None:
+        path.write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="build.py measure", description=__doc__.splitlines()[0])
     parser.add_argument("--faces", type=Path, required=True, help="folder of photographs (docs/training.md)")
@@ -267,12 +285,7 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, default=default_cache())
     options = parser.parse_args()
     try:
-        if not (options.faces / "points.npz").is_file():
-            raise CaptureError(f"'{options.faces}' holds no points.npz: give a folder as docs/training.md describes.")
-        if not (options.cache / "kit.npz").is_file():
-            raise CaptureError(f"'{options.cache}' holds no face kit: run build.py train once, which makes it.")
-        if options.json is not None and not options.json.resolve().parent.is_dir():
-            raise CaptureError(f"The folder '{options.json.parent}' does not exist: create it, or choose another place.")
+        check_request(options)
         evaluated = [face for face in load_faces(options.data) if face.yaw is not None]
         engine = OnnxEngine(load_bundle(options.weights))
     except CaptureError as error:
@@ -283,10 +296,7 @@ def main() -> int:
     figures = {"heads": measure_heads(held_out_heads(options.cache, options.faces, kit), kit, engine),
                "photographs": measure_photographs(validation, kit, engine),
                "disturbed": measure_disturbed(evaluated, engine)}
-    text = json.dumps(figures, indent=2)
-    if options.json is not None:
-        options.json.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    tell(figures, options.json)
     return 0
 
 

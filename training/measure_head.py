@@ -27,7 +27,7 @@ from prn_blender.prn.weights import load_bundle
 from training.cache import default_cache
 from training.evaluate import BINS
 from training.kit import Kit
-from training.measure import rounded
+from training.measure import check_request, rounded, tell
 from training.photographs import IBUG_FROM_MEDIAPIPE, Photographs
 from training.synthetic import Heads
 
@@ -175,10 +175,7 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, default=default_cache())
     options = parser.parse_args()
     try:
-        if not (options.faces / "points.npz").is_file():
-            raise CaptureError(f"'{options.faces}' holds no points.npz: give a folder as docs/training.md describes.")
-        if not (options.cache / "kit.npz").is_file():
-            raise CaptureError(f"'{options.cache}' holds no face kit: run build.py train once, which makes it.")
+        check_request(options)
         engine = OnnxEngine(load_bundle(options.weights))
         engine.topology.require_hm08("The head")
     except CaptureError as error:
@@ -193,10 +190,7 @@ def main() -> int:
     if options.photographs:
         everyone = Photographs(options.faces, options.cache, kit.mediapipe_usable, kit.mediapipe_mirror, validation=False)
         figures["photographs"] = measure_photographs(everyone, engine, options.photographs)
-    text = json.dumps(figures, indent=2)
-    if options.json is not None:
-        options.json.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    tell(figures, options.json)
     return 0
 
 

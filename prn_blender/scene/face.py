@@ -18,7 +18,7 @@ from ..prn.photo_shapes import photo_shapes, shape_vertices
 from ..prn.position_map import Grid, Topology
 from . import camera as cameras
 from .frames import head_matrix, photo_to_world, to_blender
-from .head import add_groups, add_shape_keys, build_head_mesh
+from .head import add_groups, build_head_mesh
 from .image import pack_image
 from .material import build_material
 from .mesh import add_arkit_keys, build_mesh
@@ -83,7 +83,7 @@ def build_face(capture: FaceCapture, texture: np.ndarray | bytes, scene: bpy.typ
         eyes = pack_image("Face Eyes.png", eye_texture(*eyes))
         face = bpy.data.objects.new("Face", build_head_mesh("Face", head.neutral, image, eyes))
         add_groups(face)
-        add_shape_keys(face, head.neutral, head.shapes, head.weights)
+        add_arkit_keys(face, to_blender(head.neutral), to_blender(head.shapes), head.weights)
     else:
         face, openings = build_mask(capture, grid, build_material("Face Skin", image), known)
     face.matrix_world = Matrix(head_matrix(

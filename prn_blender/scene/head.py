@@ -1,6 +1,6 @@
-"""The head as an object: hm08's quads with its own UVs, a material a part, vertex groups, ARKit shape keys.
+"""The head as an object: hm08's quads with its own UVs, a material a part, vertex groups.
 
-Touches bpy.data.meshes, objects and materials. At rest in its Basis; the photo's expression is set in the keys' values.
+Touches bpy.data.meshes, objects and materials. The mesh is the head at rest; `mesh.add_arkit_keys` gives it the photo's expression.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import bpy
 import numpy as np
 
-from ..prn.arkit import ARKIT_NAMES
 from ..prn.head import PARTS, load_head_topology
 from .frames import to_blender
 from .material import build_material
@@ -67,12 +66,3 @@ def add_groups(head: bpy.types.Object) -> None:
         steps = np.rint(weights * 20).astype(int)       # a call a weight, not one a vertex
         for step in np.unique(steps[steps > 0]):
             group.add(np.flatnonzero(steps == step).tolist(), step / 20, "REPLACE")
-
-
-def add_shape_keys(head: bpy.types.Object, neutral: np.ndarray, shapes: np.ndarray, values: np.ndarray) -> None:
-    """The Basis and the 52 ARKit shape keys. neutral (V, 3), shapes (52, V, 3) head frame, metres; values (52,)."""
-    head.shape_key_add(name="Basis", from_mix=False)
-    for name, shape, value in zip(ARKIT_NAMES, shapes, values):
-        block = head.shape_key_add(name=name, from_mix=False)
-        block.data.foreach_set("co", np.ascontiguousarray(to_blender(neutral + shape), np.float32).ravel())
-        block.value = float(value)
