@@ -12,6 +12,7 @@ from prn_blender.prn.face_fit import GRID, load_shape_space
 from prn_blender.prn.head import PARTS, build_head, head_of, load_head_topology
 from prn_blender.prn.position_map import cross, load_topology, sample
 from prn_blender.prn.render import draw, triangulate, vertex_normals
+from prn_blender.prn.unfold import Folds
 
 ASTRONAUT = Path(__file__).parent / "data" / "astronaut.jpg"
 
@@ -76,6 +77,52 @@ def test_photo_is_neutral_plus_shapes(face):
     assert np.allclose(head.vertices, head.neutral + np.tensordot(head.weights, head.shapes, 1), atol=1e-6)
 
 
+# ---- folds -----------------------------------------------------------------------------------------------------------
+
+
+def folds(vertices, over_lids):
+    """How many pairs of neighbouring quads have turned by more than 150 degrees where the mean head has less than 90."""
+    topology = load_head_topology()
+    quads = topology.quads
+    _, side = np.unique(np.sort(np.stack([quads, np.roll(quads, -1, 1)], -1), -1).reshape(-1, 2), axis=0, return_inverse=True)
+    order = np.argsort(side.ravel(), kind="stable")
+    same = np.flatnonzero(np.diff(side.ravel()[order]) == 0)
+    one, other = order[same] // 4, order[same + 1] // 4
+
+    def cosines(points):
+        normals = np.cross(points[quads[:, 2]] - points[quads[:, 0]], points[quads[:, 3]] - points[quads[:, 1]])
+        normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+        return (normals[one] * normals[other]).sum(1)
+    bent = (cosines(vertices) < np.cos(np.radians(150))) & (cosines(topology.mean_vertices) > 0)
+    return int((bent & (over_lids | ~np.isin(quads, topology.lid_rims).any(1)[one] & ~np.isin(quads, topology.lid_rims).any(1)[other])).sum())
+
+
+def test_no_quad_folds_over_at_rest_or_in_the_photos_expression(monkeypatch):
+    """People as far from the mean as few are, with expressions as photographs have them: without the cure they have folds."""
+    expressions = ({}, {"mouthLeft": 0.5, "mouthStretchRight": 0.3, "mouthPressRight": 0.3, **both(eyeSquint=0.6)},
+                   {"jawOpen": 0.4, **both(mouthSmile=0.6, cheekSquint=0.4)}, both(mouthStretch=0.5, mouthPress=0.5, eyeSquint=0.5))
+
+    def count():
+        rng, found = np.random.default_rng(5), 0
+        for expression in 3 * expressions:
+            weights = np.zeros(52)
+            for name, weight in expression.items():
+                weights[ARKIT_NAMES.index(name)] = weight
+            residual = cv2.GaussianBlur(rng.normal(0, 0.02, (GRID, GRID, 3)).astype(np.float32), (0, 0), 4.0)
+            head = head_of(rng.normal(0, 1.2, 120), weights, residual)
+            found += folds(head.neutral, True) + folds(head.vertices, False)
+        return found
+    assert count() == 0
+    monkeypatch.setattr(Folds, "taken_out", lambda self, rest, movement=0.0: rest)
+    assert count() > 5
+
+
+def test_skin_without_folds_is_left_alone(face):
+    topology = load_head_topology()
+    skin = topology.mean[:topology.skin] + np.tensordot(0.3 * face.fit.identity, topology.identity[:, :topology.skin], 1)
+    np.testing.assert_allclose(topology.folds.taken_out(skin), skin, atol=1e-7)
+
+
 # ---- eyes, lids, mouth -----------------------------------------------------------------------------------------------
 
 
@@ -137,6 +184,6 @@ def test_no_lid_goes_through_an_eye_at_any_blink(name):
             for strength in (0.0, 0.5, 1.0):
                 vertices = posed(head, **both(eyeBlink=share, **{name: strength}))
                 for lids, (centre, radius) in zip(topology.lids, head.eyes):
-                    outer = lids.lid[lids.need[:, 0] > 0.0005]  # what can be seen from outside
+                    outer = lids.lid[lids.need > 0.0005]  # what can be seen from outside
                     clear = np.linalg.norm(vertices[outer] - centre, axis=1) - radius
                     assert clear.min() > 0

@@ -29,6 +29,8 @@ from .capture import FaceCapture
 from .errors import CaptureError
 from .eyeball import EYE_PARTS, LOOK, eyeball, fit_sphere, turned
 from .face_fit import GRID
+from .membrane import membrane
+from .unfold import Folds
 
 # What a quad is. The first three share hm08's skin texture.
 PARTS = ("skin", "mouth", "sockets", "tongue", "teeth", "gums", "lashes", *EYE_PARTS)
@@ -46,6 +48,7 @@ AXIS = 0.07             # metres from the eyes back to the head's upright axis
 SHOWN = -0.1, 0.4       # cosines to the camera from which a place is seen a little, and well
 STEEP = 40.0            # degrees of pitch beyond which the head's proportions are guessed
 LID_SPACE = 0.0011      # metres between the eyeball and the lids' outer side, at least: a cornea goes between them
+LID_SLOPE = 0.4         # metres a metre that a lid's way off the eyeball falls to the skin round it
 LIDS_APART = 0.0005, 0.0003, 0.0001     # metres between the edges of closed lids, from inside to outside
 TONGUE = np.float32([0.80, 0.90, 0.95])     # of hm08's tongue, which fills the mouth and its teeth, about its root
 TONGUE_ROOT = np.float32([0.0, 0.078, 0.045])
@@ -152,6 +155,12 @@ class HeadTopology:
         """(S, 2) the pairs of skin vertices that a side joins."""
         quads = self.quads[(self.quads < self.skin).all(1)]
         return np.unique(np.sort(np.stack([quads, np.roll(quads, -1, 1)], -1).reshape(-1, 2), 1), axis=0)
+
+    @cached_property
+    def folds(self) -> Folds:
+        """What keeps the skin from folding over; the edges of lids, which close, may fold."""
+        quads = self.quads[(self.quads < self.skin).all(1)]
+        return Folds(self.mean[:self.skin], quads, np.isin(quads, self.lid_rims).any(1))
 
     @cached_property
     def mean_vertices(self) -> np.ndarray:
@@ -300,7 +309,8 @@ class Lids:
             lid[topology.sides[lid[topology.sides].any(1)]] = True
         lid &= (away > -2e-4) & (away < 0.012)
         self.lid = np.flatnonzero(lid)
-        self.need = np.minimum(away[self.lid] - 2e-4, LID_SPACE)[:, None]
+        self.need = np.minimum(away[self.lid] - 2e-4, LID_SPACE)
+        self._spread_push(topology, mean)
 
     def seat(self, neutral: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
         """The eyeball's centre (3,) where the person's own lids lie against it as on the mean head."""
@@ -316,10 +326,38 @@ class Lids:
         return moved
 
     def push(self, points: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
-        """(L, 3) what is lacking between the lids `lid` at points (L, 3) and the eyeball, outwards; mostly nothing."""
+        """(A, 3) what is lacking between the lids and the eyeball, outwards; mostly nothing. points (A, 3): the skin `around`.
+
+        Vertices pushed one by one would fold over their neighbours: so what one lacks its neighbours are pushed by as well, less with distance.
+        """
         arm = points - centre
-        length = np.linalg.norm(arm, axis=1, keepdims=True)
-        return np.maximum(radius + self.need * radius / self.radius - length, 0) * arm / length
+        length = np.linalg.norm(arm, axis=1)
+        lack = np.maximum(radius + self.need * radius / self.radius - length[:len(self.lid)], 0)
+        short = np.flatnonzero(lack)
+        if not len(short):
+            return np.zeros_like(points)
+        wide = np.maximum((lack[short, None] - self._fade[short]).max(0), 0)
+        return (wide / length)[:, None] * arm
+
+    def _spread_push(self, topology: HeadTopology, mean: np.ndarray) -> None:
+        """Which skin goes along when a lid is pushed off the eyeball, `around` (A,), the lid's own vertices first; and how much less."""
+        count, rings = topology.skin, 6
+        inside = np.zeros(count, bool)
+        inside[self.lid] = True
+        for _ in range(rings):
+            inside[topology.sides[inside[topology.sides].any(1)]] = True
+        self.around = np.concatenate([self.lid, np.setdiff1d(np.flatnonzero(inside), self.lid)])
+        place = np.full(count, -1)
+        place[self.around] = np.arange(len(self.around))
+        sides = place[topology.sides]
+        sides = sides[(sides >= 0).all(1)]
+        lengths = np.linalg.norm(np.diff(mean[self.around][sides], axis=1)[:, 0], axis=1)
+        way = np.full((len(self.lid), len(self.around)), np.inf)
+        way[np.arange(len(self.lid)), np.arange(len(self.lid))] = 0
+        for _ in range(4 * rings):      # along the sides, as far as a push can matter
+            for a, b in (sides.T, sides.T[::-1]):
+                np.minimum.at(way.T, b, (way[:, a] + lengths).T)
+        self._fade = (LID_SLOPE * way).astype(np.float32)
 
     def _spread_blink(self, topology: HeadTopology, moved: np.ndarray) -> None:
         """How the rest of the lid follows its edge: as a membrane that is held by the edge, the lower lid and the still skin around.
@@ -353,38 +391,17 @@ class Lids:
         blink[self.rest] = self.follow @ blink[self.edge]
         # The lids go on a straight line and the eye is round: where the line is too near, its end goes further out.
         for share in (1.0, 0.75, 0.5, 0.3):
-            lack = self.push(neutral[self.lid] + share * blink[self.lid], centre, radius)
-            blink[self.lid] += lack / share
+            blink[self.around] += self.push(neutral[self.around] + share * blink[self.around], centre, radius) / share
         return float(np.clip(before / max(np.linalg.norm(blink[middle], axis=1).mean(), 1e-4), 0.5, 3.0))
 
 
     def clear(self, neutral: np.ndarray, shapes: np.ndarray, centre: np.ndarray, radius: float) -> None:
         """Keeps the lids off the eyeball, in place, when the other shapes (52, V, 3) that move them come with or without a blink."""
-        closing = shapes[self.number, self.lid]
+        closing = shapes[self.number, self.around]
         for number in self.others:
             for share in (0.0, 0.5, 1.0):
-                place = neutral[self.lid] + share * closing + shapes[number, self.lid]
-                shapes[number, self.lid] += self.push(place, centre, radius)
-
-
-def membrane(sides: np.ndarray, weights: np.ndarray, free: np.ndarray, held: np.ndarray,
-             tether: np.ndarray | float = 0.0) -> np.ndarray:
-    """(free, held) how vertices `free` (n,) follow those that are `held` (m,), as a membrane's do; all others stay.
-
-    sides (S, 2): pairs of neighbours; weights (S,): how stiff the membrane is between them. tether (n,): how
-    strongly each free vertex is drawn back to its place.
-    """
-    place, hold = np.full((2, sides.max() + 1), -1)
-    place[free], hold[held] = np.arange(len(free)), np.arange(len(held))
-    system, pull = np.eye(len(free)) * tether, np.zeros((len(free), len(held)))
-    for a, b in (sides.T, sides.T[::-1]):
-        chosen = place[a] >= 0
-        np.add.at(system, (place[a[chosen]], place[a[chosen]]), weights[chosen])
-        inner = chosen & (place[b] >= 0)
-        np.add.at(system, (place[a[inner]], place[b[inner]]), -weights[inner])
-        outer = chosen & (hold[b] >= 0)
-        np.add.at(pull, (place[a[outer]], hold[b[outer]]), weights[outer])
-    return np.linalg.solve(system, pull).astype(np.float32)
+                place = neutral[self.around] + share * closing + shapes[number, self.around]
+                shapes[number, self.around] += self.push(place, centre, radius)
 
 
 def shares_along(line: np.ndarray) -> np.ndarray:
@@ -494,8 +511,10 @@ def head_of(identity: np.ndarray, weights: np.ndarray, residual: np.ndarray, met
     offsets = np.tensordot(identity, topology.identity, 1) + beyond
     offsets[:topology.skin] -= np.tensordot(weights[active], shares, 1)
     topology.calm_ears(offsets)
-    rows = topology.mean + offsets
-    neutral, shapes, eyes, closing = adapted(topology, evened(topology, rows, yaw) * np.float32(metric), active, shares, metric)
+    rows = evened(topology, topology.mean + offsets, yaw)
+    movement = np.tensordot(weights[active], topology.expression[active, :topology.skin] + shares, 1)
+    rows[:topology.skin] = topology.folds.taken_out(rows[:topology.skin], movement)
+    neutral, shapes, eyes, closing = adapted(topology, rows * np.float32(metric), active, shares, metric)
     for number, factor in closing.items():
         weights[number] = min(1.0, weights[number] * factor)
     return Head(neutral + np.tensordot(weights, shapes, 1), neutral, shapes, weights, identity, eyes)
@@ -514,7 +533,7 @@ def adapted(topology: HeadTopology, rows: np.ndarray, numbers: np.ndarray, own: 
         centre = lids.seat(neutral, centre, radius)
         neutral[part] = centre + radius * eyeball().vertices
         pushed = np.zeros((topology.skin, 3), np.float32)
-        pushed[lids.lid] = lids.push(neutral[lids.lid], centre, radius)
+        pushed[lids.around] = lids.push(neutral[lids.around], centre, radius)
         neutral[:topology.skin] += pushed
         neutral[topology.lashes] += topology.hung(pushed)
         eyes.append((centre, radius))

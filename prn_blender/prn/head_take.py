@@ -24,8 +24,10 @@ class HeadFrames(VertexFrames):
         own = np.stack([topology.over_skin(shape / np.float32(performance.metric) - base)
                         for shape, base in zip(performance.shapes, known)])
         # The take's shapes close the lids at weight 1 already, as the head's do.
-        self.neutral, self.shapes, _, _ = adapted(topology, evened(topology, rows, 0.0) * np.float32(performance.metric),
-                                                  np.arange(len(own)), own, performance.metric)
+        rows = evened(topology, rows, 0.0)
+        rows[:topology.skin] = topology.folds.taken_out(rows[:topology.skin])
+        self.neutral, self.shapes, _, _ = adapted(topology, rows * np.float32(performance.metric), np.arange(len(own)), own,
+                                                  performance.metric)
         details = np.zeros((len(performance.detail_shapes), *self.neutral.shape), np.float32)
         for detail, shape in zip(details, performance.detail_shapes):
             detail[:topology.skin] = topology.over_skin(resized(shape, GRID))
