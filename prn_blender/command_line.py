@@ -93,6 +93,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--topology", choices=("grid", "loops", "head"), default="grid",
                         help="the position map's grid (default), hm08's face with loops round eyes and mouth, or its whole head "
                              "with eyes, teeth, neck and the 52 ARKit shape keys")
+    parser.add_argument("--no-lashes", dest="lashes", action="store_false", help="leave out the head's lashes")
     parser.add_argument("--detail", type=int, choices=(1, 2, 4), default=None,
                         help="texels of the grid a vertex: 1 is finest (default: 1 for a photograph, 2 for a video)")
     parser.add_argument("--texture", metavar="SIZE", type=int, choices=TEXTURE_SIZES, default=2048,
@@ -254,17 +255,21 @@ def capture_request(request: argparse.Namespace) -> dict[str, int]:
     if ending == ".csv" and len(faces) > 1:
         raise CaptureError("A LiveLink Face file holds one face: give --face a number.")
     skins, textures = [], []
-    if ending not in RECORDS:
+    if ending not in RECORDS or request.preview is not None:
         skins = textures = [make_skin(face, request.topology, request.texture) for face in faces]
-    if (request.preview is not None or request.write) and (request.topology == "head" or not textures):
-        # The preview and the outputs are of the position map, whatever the mesh.
+    if request.write and (request.topology == "head" or not textures):
+        # The outputs are of the position map, whatever the mesh.
         textures = [make_texture(face, request.texture) for face in faces]
     watch.stage("texture")
 
     written = []
     if request.preview is not None:
-        from .prn.preview import write_preview
-        write_preview(request.preview, faces, textures)
+        if request.topology == "head":
+            from .prn.head_preview import write_head_preview
+            write_head_preview(request.preview, faces, skins, request.lashes)
+        else:
+            from .prn.preview import write_preview
+            write_preview(request.preview, faces, skins)
         written.append(request.preview)
         watch.stage("preview")
     if request.write:
@@ -317,7 +322,8 @@ def build_and_export(request: argparse.Namespace, faces: list, skins: list, shap
         for face, skin in zip(faces, skins):
             built.append(build_face(
                 face, skin, scene, topology=request.topology, stride=request.detail or 1, with_camera=request.camera,
-                beside=built[0].placement if built else None, camera=built[0].camera if built else None, shapes=shapes))
+                beside=built[0].placement if built else None, camera=built[0].camera if built else None, shapes=shapes,
+                lashes=request.lashes))
         watch.stage("scene")
         written = export(request.output, [face.mesh for face in built])
         watch.stage("file")

@@ -76,15 +76,15 @@ def capture_take(request: argparse.Namespace) -> int:
     finally:
         line.end()
     watch.stage("performance")
-    texture = skin = None
+    skin = None
     if ending not in RECORDS or request.preview is not None:
-        texture = make_take_texture(performance, request.texture)
-        skin = texture if request.topology != "head" else make_take_skin(performance, request.texture)
+        make = make_take_skin if request.topology == "head" else make_take_texture
+        skin = make(performance, request.texture)
         watch.stage("texture")
     written = []
     if request.preview is not None:
         from .prn.contact_sheet import write_contact_sheet
-        write_contact_sheet(request.preview, request.input, performance, texture)
+        write_contact_sheet(request.preview, request.input, performance, skin, request.topology, request.lashes)
         written.append(request.preview)
         watch.stage("contact sheet")
     if ending in RECORDS:
@@ -98,7 +98,7 @@ def capture_take(request: argparse.Namespace) -> int:
     print(f"{int(performance.seen.sum())} frames captured at {performance.fps:.5g} a second in {watch}")
     if ending not in RECORDS:
         from .scene.performance import cost
-        print(f"  {way}: {cost(performance, stride, way, request.topology)}")
+        print(f"  {way}: {cost(performance, stride, way, request.topology, request.lashes)}")
     print(f"  at rest in frame {performance.neutral_frame}")
     if engine.bundle.research_only:
         print(f"weights: {engine.bundle.licence}")
@@ -123,7 +123,7 @@ def build_and_export(request: argparse.Namespace, performance, skin, way: str, s
         watch.stage("Blender")
         with tempfile.TemporaryDirectory(prefix=f".{request.output.stem}-", dir=request.output.parent) as folder:
             built = build_performance(performance, skin, scene, way=way, topology=request.topology, stride=stride,
-                                      source=request.input, folder=Path(folder), name=request.output.stem)
+                                      source=request.input, folder=Path(folder), name=request.output.stem, lashes=request.lashes)
             if request.input.exists():
                 add_sound(scene, request.input, scene.frame_start)
             for modifier in (modifier for piece in filter(None, (built.mesh, built.openings)) for modifier in piece.modifiers):

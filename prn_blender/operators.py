@@ -105,11 +105,18 @@ def draw_result(layout, options) -> None:
     row = layout.row()
     row.active = options.topology == "GRID"
     row.prop(options, "detail")
+    draw_lashes(layout, options)
     layout.prop(options, "surface")
     layout.prop(options, "texture_size")
     layout.prop(options, "eye_distance")
     layout.prop(options, "with_shapes")
     layout.prop(options, "with_camera")
+
+
+def draw_lashes(layout, options) -> None:
+    row = layout.row()
+    row.active = options.topology == "HEAD"
+    row.prop(options, "with_lashes")
 
 
 def select(context, faces) -> None:
@@ -194,7 +201,7 @@ class PRN_OT_capture_video(JobOperator, bpy.types.Operator, ResultOptions, TakeO
         built = yield from performance_steps(
             performance, take.texture, scene, way=self.way.lower(), topology=self.topology.lower(),
             stride=STRIDES[self.take_detail], source=self.shown, folder=folder, name=name, first=self.first,
-            skipped=self.skipped, parent=parent_collection(self))
+            skipped=self.skipped, parent=parent_collection(self), lashes=self.with_lashes)
         for piece in filter(None, (built.mesh, built.openings)):
             for modifier in piece.modifiers:
                 modifier.filepath = relative(modifier.filepath)
@@ -271,6 +278,7 @@ def draw_take(layout, options) -> None:
     row = layout.row()
     row.active = options.topology == "GRID"
     row.prop(options, "take_detail")
+    draw_lashes(layout, options)
     layout.prop(options, "texture_size")
     layout.prop(options, "eye_distance")
     layout.prop(options, "match_time")

@@ -6,8 +6,8 @@ A class that is registered inherits them by their annotations, so this file must
 import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty
 
-# Of the shipped topology, and of the surfaces in eyes and mouth.
-VERTICES, OPENINGS = {"FULL": 51892, "HALF": 12826, "QUARTER": 3128, "LOOPS": 3003, "HEAD": 11564}, 1734
+# Of the shipped topology, of the surfaces in eyes and mouth, and of a head's lashes.
+VERTICES, OPENINGS, LASHES = {"FULL": 51892, "HALF": 12826, "QUARTER": 3128, "LOOPS": 3003, "HEAD": 11564}, 1734, 960
 STRIDES = {"FULL": 1, "HALF": 2, "QUARTER": 4}
 
 EYE_DISTANCE = {
@@ -32,6 +32,9 @@ class ResultOptions:
         items=(("FULL", "Full", "Every texel: about 52,000 vertices"),
                ("HALF", "Half", "Every second texel: about 13,000 vertices"),
                ("QUARTER", "Quarter", "Every fourth texel: about 3,000 vertices")))
+    with_lashes: BoolProperty(
+        name="Lashes", default=True,
+        description="Give the head lashes, as thin blades in a material of their own; off: to put others on")
     surface: EnumProperty(
         name="Surface", description="How much of the network's own surface is kept",
         items=(("FITTED", "Clean", "Smooth skin, fitted to the shapes that heads have"),
@@ -73,11 +76,11 @@ class FaceOption:
 def build_arguments(options: ResultOptions) -> dict:
     """The options as arguments of `build_face`."""
     return {"topology": options.topology.lower(), "stride": STRIDES[options.detail], "with_camera": options.with_camera,
-            "shapes": options.with_shapes}
+            "shapes": options.with_shapes, "lashes": options.with_lashes}
 
 
 def megabytes_a_frame(options) -> float:
     """What a frame of shape keys or of a point cache costs."""
     if options.topology == "HEAD":
-        return VERTICES["HEAD"] * 12 / 1e6
+        return (VERTICES["HEAD"] - (0 if options.with_lashes else LASHES)) * 12 / 1e6
     return (VERTICES[options.topology if options.topology == "LOOPS" else options.take_detail] + OPENINGS) * 12 / 1e6

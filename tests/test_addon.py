@@ -141,6 +141,16 @@ def test_face_loops(addon):
     assert all(len(polygon.vertices) == 4 for polygon in mesh.polygons)
 
 
+def test_a_head_with_or_without_lashes(addon, settings):
+    settings.path, settings.topology, settings.texture_size, settings.with_lashes = str(PORTRAIT), "HEAD", "512", False
+    assert bpy.ops.prn.capture() == {"FINISHED"}
+    bare = bpy.context.view_layer.objects.active
+    bpy.ops.prn.capture_image(filepath=str(PORTRAIT), topology="HEAD", texture_size="512")
+    whole = bpy.context.view_layer.objects.active
+    assert "Lashes" in whole.data.materials and len(whole.data.vertices) > len(bare.data.vertices)
+    assert not any(material.name.startswith("Lashes") for material in bare.data.materials)
+
+
 def test_all_faces_or_the_second(addon, tmp_path):
     photo = str(group_photo(tmp_path / "group.png"))
     bpy.ops.prn.capture_image(filepath=photo, face=0)

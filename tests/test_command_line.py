@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bundles import write_constant_bundle
+from prn_blender.prn.head import load_head_topology
 from prn_blender.prn.openings import opening_grid
 from prn_blender.prn.position_map import load_topology
 
@@ -50,6 +51,16 @@ def test_a_photo_becomes_a_blend_file_and_a_preview(tmp_path, weights):
     preview = cv2.imread(str(tmp_path / "look.png"))
     height, width = preview.shape[:2]
     assert width == 7 * height and preview.std() > 20
+
+
+def test_a_head_without_lashes_and_its_preview(tmp_path, weights):
+    result = capture(PORTRAIT, "--weights", weights, "--topology", "head", "--no-lashes", "--texture", "512", "-o", "face.obj",
+                     "--preview", "look.png", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    lines = (tmp_path / "face.obj").read_text().splitlines()
+    assert sum(line.startswith("v ") for line in lines) == load_head_topology().bare
+    height, width = cv2.imread(str(tmp_path / "look.png")).shape[:2]
+    assert width == 8 * height
 
 
 def test_output_chooses_the_format(tmp_path, weights):

@@ -12,7 +12,7 @@ from mathutils.bvhtree import BVHTree
 from exact_face import HEIGHT, WIDTH, exact_face, skin_texture
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.capture import capture_image
-from prn_blender.prn.head import build_head, head_of, load_head_topology
+from prn_blender.prn.head import PARTS, build_head, head_of, load_head_topology
 from prn_blender.prn.position_map import sample
 from prn_blender.scene.face import build_face
 from prn_blender.scene.frames import to_blender
@@ -154,6 +154,19 @@ def test_head_is_complete_and_clean(scene, head_texture):
     uvs = np.empty(2 * len(mesh.loops), np.float32)
     mesh.uv_layers["UVMap"].uv.foreach_get("vector", uvs)
     np.testing.assert_array_equal(uvs.reshape(-1, 4, 2), topology.texture[topology.corners])
+
+
+def test_head_without_lashes_is_the_beginning_of_one_with_them(scene, head_texture):
+    whole = build_face(exact_face(), head_texture, scene, topology="head").mesh
+    bare = build_face(exact_face(), head_texture, scene, topology="head", lashes=False).mesh
+    topology, count = load_head_topology(), len(bare.data.vertices)
+    assert len(whole.data.vertices) - count == topology.groups["lashes"].sum() and not bare.data.validate()
+    np.testing.assert_array_equal(vertices_of(bare.data), vertices_of(whole.data)[:count])
+    assert len(bare.data.polygons) == (topology.part != PARTS.index("lashes")).sum()
+    assert {polygon.material_index for polygon in bare.data.polygons} == set(range(len(bare.data.materials)))
+    assert [material.name.split(".")[0] for material in bare.data.materials] == [material.name for material in whole.data.materials][:-1]
+    assert {group.name for group in whole.vertex_groups} - {group.name for group in bare.vertex_groups} == {"lashes"}
+    assert [key.name for key in bare.data.shape_keys.key_blocks[1:]] == list(ARKIT_NAMES)
 
 
 def test_head_lies_over_the_face(scene, head_texture):

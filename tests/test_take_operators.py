@@ -12,6 +12,7 @@ from prn_blender import options, takes
 from prn_blender.footage import Footage, Picture
 from prn_blender.jobs import Job
 from prn_blender.prn.arkit import ARKIT_NAMES
+from prn_blender.prn.head import load_head_topology
 from prn_blender.prn.openings import opening_grid
 from prn_blender.prn.position_map import load_topology
 from prn_blender.scene import versions
@@ -144,3 +145,5 @@ def test_the_costs_that_are_told_are_true():
     for name, stride in options.STRIDES.items():
         assert options.VERTICES[name] == len(topology.grid(stride).uvs)
     assert options.VERTICES["LOOPS"] == len(topology.loops().uvs) and options.OPENINGS == len(opening_grid(topology).uvs)
+    head = load_head_topology()
+    assert (options.VERTICES["HEAD"], options.LASHES) == (head.count, head.count - head.bare)

@@ -153,12 +153,12 @@ def test_the_cost_is_said():
     assert cost(performance, 1, "arkit").startswith("52 shape keys on")
 
 
-@pytest.mark.parametrize("way", ["absolute", "arkit"])
-def test_a_head_plays_the_take(scene, way):
+@pytest.mark.parametrize("way, lashes", [("absolute", True), ("arkit", False)])
+def test_a_head_plays_the_take(scene, way, lashes):
     _, performance = talking()
-    built = build_performance(performance, skin_texture(), scene, way=way, topology="head")
+    built = build_performance(performance, skin_texture(), scene, way=way, topology="head", lashes=lashes)
     head = load_head_topology()
-    assert built.openings is None and len(built.mesh.data.vertices) == head.count
+    assert built.openings is None and len(built.mesh.data.vertices) == (head.count if lashes else head.bare)
     inner = head.trusted[head.trust[head.trusted] > 0.99]
     places = head.trusted_uv[head.trust[head.trusted] > 0.99] * 256 - 0.5
     tongue = slice(head.skin, head.shown)

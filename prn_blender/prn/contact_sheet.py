@@ -12,26 +12,37 @@ import cv2
 import numpy as np
 
 from .arkit import ARKIT_NAMES
+from .eye_texture import eye_texture
+from .gaze import seen_head
+from .head_preview import head_pictures, wired
+from .head_take import HeadFrames
 from .openings import opening_grid, opening_vertices
 from .performance import Performance
 from .preview import BACKDROP, turned, wire_texture, write_picture
 from .render import Picture
+from .take_texture import front_capture
 from .video import open_video
 
 PANEL = 240  # pixels
 COLUMNS = 8
 CURVES = 8  # weights drawn
+SIDE = 25  # degrees that the clay is turned by
 _COLOURS = [(230, 90, 80), (90, 200, 120), (90, 140, 250), (240, 190, 70), (200, 110, 220), (90, 210, 220),
             (230, 140, 180), (170, 170, 170)]
 
 
-def write_contact_sheet(path: Path, source, performance: Performance, texture: np.ndarray) -> None:
-    """Writes the sheet of a performance captured from `source` (as `open_video` takes it). Raises OSError."""
+def write_contact_sheet(path: Path, source, performance: Performance, texture: np.ndarray, topology: str = "grid",
+                        lashes: bool = True) -> None:
+    """Writes the sheet of a performance captured from `source` (as `open_video` takes it).
+
+    topology, lashes: as for `build_performance`; texture (N, N, 3) uint8 in its UV layout. Raises OSError.
+    """
     chosen = np.flatnonzero(performance.seen)
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(COLUMNS, len(chosen))).astype(int)]
     times = (performance.start + chosen) / performance.fps
     pictures = frames_at(source, times)
-    columns = [column(performance, int(frame), picture, texture) for frame, picture in zip(chosen, pictures)]
+    mesh = HeadPictures(performance, texture, lashes) if topology == "head" else MaskPictures(performance, texture)
+    columns = [column(performance, int(frame), picture, mesh) for frame, picture in zip(chosen, pictures)]
     sheet = np.concatenate(columns, 1)
     write_picture(path, np.concatenate([sheet, curves(performance, chosen, sheet.shape[1])]))
 
@@ -50,35 +61,67 @@ def frames_at(source, times: np.ndarray) -> list[np.ndarray]:
     return found + [before.image] * (len(times) - len(found))
 
 
-def column(performance: Performance, frame: int, picture: np.ndarray, texture: np.ndarray) -> np.ndarray:
+class MaskPictures:
+    """The position map's mesh in a take's frames."""
+
+    def __init__(self, performance: Performance, texture: np.ndarray) -> None:
+        topology = performance.topology
+        self.performance, self.topology, self.grid = performance, topology, topology.grid(2)
+        openings = opening_grid(topology)
+        self.quads = np.concatenate([self.grid.quads, openings.quads + len(self.grid.uvs)])
+        self.uvs = np.concatenate([self.grid.uvs, openings.uvs])
+        self.texture = cv2.resize(texture, (1024, 1024), interpolation=cv2.INTER_AREA)
+        neutral = self.grid.sample(performance.neutral)
+        self.middle, self.height = (neutral.min(0) + neutral.max(0)) / 2, np.ptp(neutral[:, 1])
+
+    def vertices(self, frame: int) -> np.ndarray:
+        return self.grid.sample(self.performance.head_map(frame))
+
+    def over(self, photo: np.ndarray, placed: np.ndarray) -> np.ndarray:
+        wires = Picture(placed, self.grid.quads, PANEL, PANEL).textured(photo, self.grid.uvs, wire_texture())
+        return cv2.addWeighted(photo, 0.6, wires, 0.4, 0)
+
+    def alone(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        head = np.concatenate([self.vertices(frame), opening_vertices(self.performance.head_map(frame), self.topology)])
+        head = (head - self.middle) * (0.92 * PANEL / self.height)  # the same place in every column: the skull must not move
+        backdrop = np.full((PANEL, PANEL, 3), BACKDROP, np.uint8)
+        front = Picture(head + (PANEL / 2, PANEL / 2, 0), self.quads, PANEL, PANEL).textured(backdrop, self.uvs, self.texture)
+        return front, Picture(turned(head, SIDE) + (PANEL / 2, PANEL / 2, 0), self.quads, PANEL, PANEL).clay(backdrop)
+
+
+class HeadPictures:
+    """The whole head in a take's frames."""
+
+    def __init__(self, performance: Performance, texture: np.ndarray, lashes: bool) -> None:
+        self.vertices = HeadFrames(performance, lashes).__getitem__
+        self.metric, self.texture = performance.metric, texture
+        self.eyes = eye_texture(*seen_head(front_capture(performance))[1:])
+
+    def over(self, photo: np.ndarray, placed: np.ndarray) -> np.ndarray:
+        return wired(photo, placed)
+
+    def alone(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        head = self.vertices(frame) / np.float32(self.metric)
+        front, _ = head_pictures(head, self.texture, self.eyes, 0, PANEL, PANEL)
+        return front, head_pictures(head, self.texture, self.eyes, SIDE, PANEL, PANEL)[1]
+
+
+def column(performance: Performance, frame: int, picture: np.ndarray, mesh: MaskPictures | HeadPictures) -> np.ndarray:
     """(4 PANEL, PANEL, 3) one moment."""
-    topology = performance.topology
-    grid, openings = topology.grid(2), opening_grid(topology)
-    head_map = performance.head_map(frame)
-    in_photo = performance.scale[frame] * grid.sample(head_map) @ performance.rotation[frame].T + performance.translation[frame]
+    def placed(points: np.ndarray) -> np.ndarray:
+        return performance.scale[frame] * points @ performance.rotation[frame].T + performance.translation[frame]
+
     # Every column shows the same part of the frame around the head, so that the head's motion relative to it is seen.
-    size = 1.5 * np.ptp(in_photo[:, :2], axis=0).max()
+    size = 1.5 * np.ptp(placed(performance.topology.vertices_of(performance.head_map(frame)))[:, :2], axis=0).max()
     scale = PANEL / size
     corner = performance.translation[frame][:2] + (0, 0.1 * size) - size / 2
     photo = cv2.warpAffine(picture, np.float32([[1 / scale, 0, corner[0]], [0, 1 / scale, corner[1]]]), (PANEL, PANEL),
                            flags=(cv2.INTER_LINEAR if scale > 0.7 else cv2.INTER_AREA) | cv2.WARP_INVERSE_MAP,
                            borderMode=cv2.BORDER_CONSTANT, borderValue=(BACKDROP,) * 3)
-    placed = Picture((in_photo - (*corner, 0)) * scale, grid.quads, PANEL, PANEL)
-    over = cv2.addWeighted(photo, 0.6, placed.textured(photo, grid.uvs, wire_texture()), 0.4, 0)
-
-    quads = np.concatenate([grid.quads, openings.quads + len(grid.uvs)])
-    uvs = np.concatenate([grid.uvs, openings.uvs])
-    head = np.concatenate([grid.sample(head_map), opening_vertices(head_map, topology)])
-    neutral = grid.sample(performance.neutral)
-    head = head - (neutral.min(0) + neutral.max(0)) / 2  # the same place in every column: the skull must not move
-    head = head * (0.92 * PANEL / np.ptp(neutral[:, 1]))
-    backdrop = np.full((PANEL, PANEL, 3), BACKDROP, np.uint8)
-    small = cv2.resize(texture, (1024, 1024), interpolation=cv2.INTER_AREA)
-    front = Picture(head + (PANEL / 2, PANEL / 2, 0), quads, PANEL, PANEL).textured(backdrop, uvs, small)
-    side = Picture(turned(head, 25) + (PANEL / 2, PANEL / 2, 0), quads, PANEL, PANEL).clay(backdrop)
+    over = mesh.over(photo, (placed(mesh.vertices(frame)) - (*corner, 0)) * scale)
     cv2.putText(photo, f"{(performance.start + frame) / performance.fps:.2f} s", (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45,
                 (255, 255, 255), 1, cv2.LINE_AA)
-    return np.concatenate([photo, over, front, side])
+    return np.concatenate([photo, over, *mesh.alone(frame)])
 
 
 def curves(performance: Performance, marked: np.ndarray, width: int) -> np.ndarray:

@@ -8,8 +8,8 @@ on ears and under hair. From there it is carried on over the rest of the skin as
 that neither the surface nor its normals have a seam at the face's rim.
 
 Vertices come in one fixed order: first the skin (`HeadTopology.skin` of them, with the mouth's inside and the eye sockets, in
-the order of hm08's own numbers), then tongue, teeth and gums, lashes, and the eyeballs (the viewer's left one first). `part` tells
-what a quad is. UVs of skin, mouth, sockets and tongue are hm08's own; teeth, gums, lashes and eyes have the whole square each,
+the order of hm08's own numbers), then tongue, teeth and gums, the eyeballs (the viewer's left one first), and the lashes: last, vertices
+and quads, so that a head without lashes is the beginning of one with them. `part` tells what a quad is. UVs of skin, mouth, sockets and tongue are hm08's own; teeth, gums, lashes and eyes have the whole square each,
 eyes as `eyeball.eye_uv` says. Reads `hm08_head.npz` and `hm08_face.npz`; numpy and OpenCV only.
 
 Head frame as everywhere: metres, x to the viewer's right, y down, z away, origin midway between the eyeballs.
@@ -17,7 +17,7 @@ Head frame as everywhere: metres, x to the viewer's right, y down, z away, origi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -34,7 +34,6 @@ from .unfold import Folds
 
 # What a quad is. The first three share hm08's skin texture.
 PARTS = ("skin", "mouth", "sockets", "tongue", "teeth", "gums", "lashes", *EYE_PARTS)
-
 
 # A residual where the expression moves the face may be the expression's own error: it is off by this share of its movement, while
 # a person at rest differs from the shape space by about SPREAD metres.
@@ -74,6 +73,8 @@ class HeadTopology:
     identity: np.ndarray            # (120, H, 3) float32, one standard deviation each
     mirror: np.ndarray              # (H,) int: the hm08 row on the other side
     expression: np.ndarray          # (52, H, 3) float32, ARKit shapes at weight 1
+    count: int                      # vertices with lashes, and
+    bare: int                       # without
     trust: np.ndarray               # (skin,) float32 0..1: how far the map rules
     trusted: np.ndarray             # (K,) int: the skin vertices at which the map is read
     trusted_uv: np.ndarray          # (K, 2) float32: where on the map, v down
@@ -110,22 +111,30 @@ class HeadTopology:
 
     def _assemble(self, data: dict[str, np.ndarray], counts: np.ndarray) -> None:
         eye = eyeball()
-        eyes_start = self.shown + len(self._own)
+        jaws = self._jaw_counts.sum()
+        eyes_start = self.shown + jaws
         self.eye_vertices = [slice(eyes_start + side * len(eye.vertices), eyes_start + (side + 1) * len(eye.vertices))
                              for side in (0, 1)]
-        self.lashes = slice(eyes_start - len(self._anchors), eyes_start)
-        self.count = eyes_start + 2 * len(eye.vertices)
+        self.bare = self.eye_vertices[1].stop
+        self.count = self.bare + len(self._anchors)
+        self.lashes = slice(self.bare, self.count)
         own_parts = [PARTS.index(name) for name in ("teeth", "gums", "teeth", "gums", "lashes", "lashes")]
         own_part = np.repeat(own_parts, counts[:, 1])
         eye_part = PARTS.index(EYE_PARTS[0]) + eye.part
-        own_quads = data["own_quads"].astype(np.int32)
+        own_quads, of_jaws = data["own_quads"].astype(np.int32), counts[:4, 1].sum()
         first_uv = len(data["texture"])
-        self.quads = np.concatenate([data["quads"], own_quads + self.shown,
-                                     *(eye.quads + part.start for part in self.eye_vertices)]).astype(np.int32)
-        self.part = np.concatenate([data["part"], own_part, eye_part, eye_part]).astype(np.int8)
+        self.quads = np.concatenate([data["quads"], own_quads[:of_jaws] + self.shown,
+                                     *(eye.quads + part.start for part in self.eye_vertices),
+                                     own_quads[of_jaws:] - jaws + self.bare]).astype(np.int32)
+        self.part = np.concatenate([data["part"], own_part[:of_jaws], eye_part, eye_part, own_part[of_jaws:]]).astype(np.int8)
         self.texture = np.concatenate([data["texture"], data["own_uvs"].astype(np.float32), eye.uvs])
         eye_corners = eye.quads + first_uv + len(self._own)
-        self.corners = np.concatenate([data["corners"], own_quads + first_uv, eye_corners, eye_corners]).astype(np.int32)
+        self.corners = np.concatenate([data["corners"], own_quads[:of_jaws] + first_uv, eye_corners, eye_corners,
+                                       own_quads[of_jaws:] + first_uv]).astype(np.int32)
+
+    def quads_of(self, vertices: int) -> slice:
+        """Which quads a head of so many vertices has: all of them, or with `bare` vertices those that are no lashes."""
+        return slice(0, len(self.quads) if vertices == self.count else len(self.quads) - int((self.part == PARTS.index("lashes")).sum()))
 
     def _bind_jaws(self) -> None:
         """How teeth and gums follow hm08's teeth helpers: the quadratic field that explains the helpers' movements best."""
@@ -138,8 +147,8 @@ class HeadTopology:
         """(..., V, 3) how the vertices move when the hm08 rows (..., H, 3) do; eyeballs, which `place_eyes` sets, stay."""
         parts = [rows[..., :self.skin, :], rows[..., self.skin:self.shown, :] * TONGUE]
         parts += [follow @ rows[..., helpers, :] for follow, helpers in zip(self._jaw_follow, self._helpers)]
-        nothing = np.zeros((*rows.shape[:-2], self.count - self.eye_vertices[0].start, 3), np.float32)
-        return np.concatenate([*parts, self.hung(rows), nothing], -2).astype(np.float32)
+        nothing = np.zeros((*rows.shape[:-2], self.bare - self.eye_vertices[0].start, 3), np.float32)
+        return np.concatenate([*parts, nothing, self.hung(rows)], -2).astype(np.float32)
 
     def hung(self, rows: np.ndarray) -> np.ndarray:
         """(..., lashes, 3) how the lashes move when the skin (..., skin or more, 3) does: with their roots, turned with the lid."""
@@ -166,7 +175,9 @@ class HeadTopology:
     def mean_vertices(self) -> np.ndarray:
         """(V, 3) the mean head with everything in it."""
         tongue = (self.mean[self.skin:self.shown] - TONGUE_ROOT) * TONGUE + TONGUE_ROOT
-        vertices = np.concatenate([self.mean[:self.skin], tongue, self._own, np.zeros((self.count - self.eye_vertices[0].start, 3))])
+        jaws = self._jaw_counts.sum()
+        vertices = np.concatenate([self.mean[:self.skin], tongue, self._own[:jaws],
+                                   np.zeros((self.bare - self.eye_vertices[0].start, 3)), self._own[jaws:]])
         return self.place_eyes(vertices.astype(np.float32), self.mean)
 
     @cached_property
@@ -469,6 +480,11 @@ class Head:
     weights: np.ndarray             # (52,) float32 0..1, the photo's expression
     identity: np.ndarray            # (120,) float32, standard deviations
     eyes: list[tuple[np.ndarray, float]]    # centre (3,) and radius of the eyeballs at rest, the viewer's left one first
+
+    def without_lashes(self) -> Head:
+        """The same head with V = `HeadTopology.bare` vertices."""
+        bare = load_head_topology().bare
+        return replace(self, vertices=self.vertices[:bare], neutral=self.neutral[:bare], shapes=self.shapes[:, :bare])
 
 
 @lru_cache(maxsize=1)

@@ -14,9 +14,12 @@ from .performance import Performance, VertexFrames, resized
 
 
 class HeadFrames(VertexFrames):
-    """A performance's heads as a sequence of N arrays (V, 3) float32, head frame, metres, each computed when asked."""
+    """A performance's heads as a sequence of N arrays (V, 3) float32, head frame, metres, each computed when asked.
 
-    def __init__(self, performance: Performance) -> None:
+    V as in `HeadTopology`: `count`, or `bare` without lashes.
+    """
+
+    def __init__(self, performance: Performance, lashes: bool = True) -> None:
         self.performance = performance
         topology, space = load_head_topology(), load_shape_space()
         rows = topology.mean + np.tensordot(performance.identity, topology.identity, 1) + topology.carried(performance.residual)
@@ -32,6 +35,8 @@ class HeadFrames(VertexFrames):
         for detail, shape in zip(details, performance.detail_shapes):
             detail[:topology.skin] = topology.over_skin(resized(shape, GRID))
             detail[topology.lashes] = topology.hung(detail)
+        if not lashes:
+            self.neutral, self.shapes, details = (points[..., :topology.bare, :] for points in (self.neutral, self.shapes, details))
         self._keep(np.concatenate([self.shapes, details]))
 
     def turned_to(self, axes: np.ndarray) -> HeadFrames:

@@ -44,14 +44,8 @@ def preview_row(face: FaceCapture, texture: np.ndarray) -> np.ndarray:
     grid = face.topology.grid(2)
     texture = cv2.resize(texture, (1024, 1024), interpolation=cv2.INTER_AREA)
 
-    in_photo = grid.sample(face.position_map)
-    low, high = in_photo[:, :2].min(0), in_photo[:, :2].max(0)
-    scale = PANEL / (1.25 * (high - low).max())
-    corner = (low + high) / 2 - (PANEL - 1) / 2 / scale
-    photo = cv2.warpAffine(face.image, np.float32([[1 / scale, 0, corner[0]], [0, 1 / scale, corner[1]]]), (PANEL, PANEL),
-                           flags=(cv2.INTER_LINEAR if scale > 0.7 else cv2.INTER_AREA) | cv2.WARP_INVERSE_MAP,
-                           borderMode=cv2.BORDER_CONSTANT, borderValue=(BACKDROP,) * 3)
-    placed = Picture((in_photo - (*corner, 0)) * scale, grid.quads, PANEL, PANEL)
+    photo, vertices = framed(face.image, grid.sample(face.position_map))
+    placed = Picture(vertices, grid.quads, PANEL, PANEL)
     over = cv2.addWeighted(photo, 0.55, placed.textured(photo, grid.uvs, wire_texture()), 0.45, 0)
 
     openings = opening_grid(face.topology)
@@ -66,6 +60,17 @@ def preview_row(face: FaceCapture, texture: np.ndarray) -> np.ndarray:
     panels = [photo, over, *(view.textured(backdrop, uvs, texture) for view in views),
               *(view.clay(backdrop) for view in views[1:])]
     return np.concatenate(panels, 1)
+
+
+def framed(image: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What of a picture shows the points (V, 3), in its pixels: (PANEL, PANEL, 3) uint8, and the points in the panel's pixels."""
+    low, high = points[:, :2].min(0), points[:, :2].max(0)
+    scale = PANEL / (1.25 * (high - low).max())
+    corner = (low + high) / 2 - (PANEL - 1) / 2 / scale
+    panel = cv2.warpAffine(image, np.float32([[1 / scale, 0, corner[0]], [0, 1 / scale, corner[1]]]), (PANEL, PANEL),
+                           flags=(cv2.INTER_LINEAR if scale > 0.7 else cv2.INTER_AREA) | cv2.WARP_INVERSE_MAP,
+                           borderMode=cv2.BORDER_CONSTANT, borderValue=(BACKDROP,) * 3)
+    return panel, (points - (*corner, 0)) * scale
 
 
 def turned(points: np.ndarray, degrees: float) -> np.ndarray:

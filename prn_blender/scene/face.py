@@ -47,7 +47,7 @@ class BuiltFace:
 def build_face(capture: FaceCapture, texture: np.ndarray | bytes, scene: bpy.types.Scene, *, topology: str = "grid",
                stride: int = 1, with_camera: bool = True, parent: bpy.types.Collection | None = None,
                beside: Placement | None = None, camera: bpy.types.Object | None = None,
-               photo: bytes | None = None, shapes: bool = False) -> BuiltFace:
+               photo: bytes | None = None, shapes: bool = False, lashes: bool = True) -> BuiltFace:
     """One collection "Face" with the mesh, posed as in the photo, the photo's eyes and mouth, and the camera that saw it.
 
     The mesh is upright, in metres, facing -Y; the object's transform is the head's pose. texture (N, N, 3) uint8 sRGB, or
@@ -58,10 +58,12 @@ def build_face(capture: FaceCapture, texture: np.ndarray | bytes, scene: bpy.typ
     beside: the placement of another face of the same photo, which stays where it is, and camera: its camera, which is used
     again; heads that are further away in the photo stay behind their picture by their object's scale.
     photo: the photo's JPEG file's content, where it is there already. shapes: with the 52 ARKit shape keys, set to the photo's
-    own expression; a head always has them. Raises CaptureError, before it builds anything, if the capture's topology has no
+    own expression; a head always has them. lashes: whether a head has any. Raises CaptureError, before it builds anything, if the capture's topology has no
     "loops", no "head" or no shapes.
     """
     head, *eyes = seen_head(capture) if topology == "head" else (None,)
+    if head and not lashes:
+        head = head.without_lashes()
     grid = None if head else mesh_grid(capture.topology, topology, stride)
     known = photo_shapes(capture) if shapes and not head else None
     height, width = capture.image.shape[:2]

@@ -22,23 +22,26 @@ CORNEA_ALPHA = 0.06
 
 
 def build_head_mesh(name: str, neutral: np.ndarray, texture: bpy.types.Image, eyes: bpy.types.Image) -> bpy.types.Mesh:
-    """The mesh of a head at rest. neutral (V, 3) head frame, metres; texture in hm08's UV layout, eyes in the eyeball's."""
+    """The mesh of a head at rest. neutral (V, 3) head frame, metres, with or without lashes; texture in hm08's UV layout, eyes in the
+    eyeball's."""
     topology = load_head_topology()
+    shown = topology.quads_of(len(neutral))
+    quads, part = topology.quads[shown], topology.part[shown]
     mesh = bpy.data.meshes.new(name)
     mesh.vertices.add(len(neutral))
     mesh.vertices.foreach_set("co", np.ascontiguousarray(to_blender(neutral), np.float32).ravel())
-    corners = np.ascontiguousarray(topology.quads, np.int32).ravel()
+    corners = np.ascontiguousarray(quads, np.int32).ravel()
     mesh.loops.add(len(corners))
     mesh.loops.foreach_set("vertex_index", corners)
-    mesh.polygons.add(len(topology.quads))
+    mesh.polygons.add(len(quads))
     mesh.polygons.foreach_set("loop_start", np.arange(0, len(corners), 4, dtype=np.int32))
     images = {"skin": texture, "eyes": eyes}
-    for slot in SLOTS:
+    slot_of_part = np.array([SLOTS.index(SLOT_OF_PART.get(name, name)) for name in PARTS], np.int32)[part]
+    for slot in SLOTS[:slot_of_part.max() + 1]:     # lashes are the last
         mesh.materials.append(build_material(TITLES[slot], images[slot]) if slot in images else plain_material(slot))
-    slot_of_part = np.array([SLOTS.index(SLOT_OF_PART.get(part, part)) for part in PARTS], np.int32)
-    mesh.polygons.foreach_set("material_index", slot_of_part[topology.part])
+    mesh.polygons.foreach_set("material_index", slot_of_part)
     layer = mesh.uv_layers.new(name="UVMap")
-    layer.uv.foreach_set("vector", np.ascontiguousarray(topology.texture[topology.corners], np.float32).ravel())
+    layer.uv.foreach_set("vector", np.ascontiguousarray(topology.texture[topology.corners[shown]], np.float32).ravel())
     mesh.update(calc_edges=True)
     mesh.shade_smooth()
     return mesh
@@ -60,8 +63,11 @@ def plain_material(slot: str) -> bpy.types.Material:
 
 
 def add_groups(head: bpy.types.Object) -> None:
-    """Vertex groups of the regions; soft ones have weights."""
+    """Vertex groups of the regions that the head has; soft ones have weights."""
     for name, weights in load_head_topology().groups.items():
+        weights = weights[:len(head.data.vertices)]
+        if not weights.any():
+            continue
         group = head.vertex_groups.new(name=name)
         steps = np.rint(weights * 20).astype(int)       # a call a weight, not one a vertex
         for step in np.unique(steps[steps > 0]):

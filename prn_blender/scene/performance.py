@@ -53,10 +53,10 @@ class BuiltPerformance:
     files: list[Path]  # PC2 files beside the scene
 
 
-def cost(performance: Performance, stride: int, way: str, topology: str = "grid") -> str:
+def cost(performance: Performance, stride: int, way: str, topology: str = "grid", lashes: bool = True) -> str:
     """What a way costs, in a sentence to show before starting."""
     if topology == "head":
-        count = load_head_topology().count
+        count = load_head_topology().count if lashes else load_head_topology().bare
     else:
         count = len(mesh_grid(performance.topology, topology, stride).uvs) + len(opening_grid(performance.topology).uvs)
     frames = len(performance)
@@ -69,17 +69,18 @@ def cost(performance: Performance, stride: int, way: str, topology: str = "grid"
 def build_performance(performance: Performance, texture: np.ndarray | bytes, scene: bpy.types.Scene, *, way: str = "absolute",
                       topology: str = "grid", stride: int = 2, source: Path | None = None, folder: Path | None = None,
                       name: str = "Take", first: int | None = None, skipped: int = 0,
-                      parent: bpy.types.Collection | None = None) -> BuiltPerformance:
+                      parent: bpy.types.Collection | None = None, lashes: bool = True) -> BuiltPerformance:
     """One collection with the animated face, its eyes and mouth, and the camera with the footage behind it.
 
     texture (N, N, 3) uint8 sRGB. topology and stride: as for `build_face`. source: the movie or picture sequence to show
     behind the face. folder: where PC2 files go, named after `name`. first: the scene's frame on which frame 0 of the video
     lies, by default the scene's first; the scene's own rate and range stay as they are, see `stage.match_time`. skipped:
-    frames of the source before the video's frame 0. parent: the collection to put it into, by default the scene's own.
+    frames of the source before the video's frame 0. parent: the collection to put it into, by default the scene's own. lashes:
+    whether a head has any.
     Raises ValueError for another way, CaptureError, before it builds anything, for ARKit keys or loops that the topology lacks.
     """
     steps = performance_steps(performance, texture, scene, way=way, topology=topology, stride=stride, source=source,
-                              folder=folder, name=name, first=first, skipped=skipped, parent=parent)
+                              folder=folder, name=name, first=first, skipped=skipped, parent=parent, lashes=lashes)
     while True:
         try:
             next(steps)
@@ -89,7 +90,7 @@ def build_performance(performance: Performance, texture: np.ndarray | bytes, sce
 
 def performance_steps(performance: Performance, texture: np.ndarray | bytes, scene: bpy.types.Scene, *, way: str,
                       topology: str, stride: int, source: Path | None, folder: Path | None, name: str, first: int | None,
-                      skipped: int, parent: bpy.types.Collection | None) -> Iterator[None]:
+                      skipped: int, parent: bpy.types.Collection | None, lashes: bool = True) -> Iterator[None]:
     """`build_performance` in portions of some milliseconds, for a window that has to live; its result is the return value."""
     if way not in WAYS:
         raise ValueError(f"way must be one of {WAYS}, not {way!r}")
@@ -120,7 +121,7 @@ def performance_steps(performance: Performance, texture: np.ndarray | bytes, sce
     pieces = []
     files: list[Path] = []
     expression = expression_action(performance, frames, name) if len(performance.shapes) else None
-    for placed, vertices in moving_pieces(performance, topology, stride, image):
+    for placed, vertices in moving_pieces(performance, topology, stride, image, lashes):
         yield
         collection.objects.link(placed)
         if way == "pc2":
@@ -153,14 +154,14 @@ def performance_steps(performance: Performance, texture: np.ndarray | bytes, sce
     return BuiltPerformance(collection, face, inner, camera, expression, head, files)
 
 
-def moving_pieces(performance: Performance, topology: str, stride: int,
-                  image: bpy.types.Image) -> Iterator[tuple[bpy.types.Object, VertexFrames]]:
+def moving_pieces(performance: Performance, topology: str, stride: int, image: bpy.types.Image,
+                  lashes: bool) -> Iterator[tuple[bpy.types.Object, VertexFrames]]:
     """The objects that a topology has, and their vertices in all frames in Blender's axes.
 
     In these axes from the beginning: turning the shapes once is cheaper than turning every frame.
     """
     if topology == "head":
-        vertices = HeadFrames(performance)
+        vertices = HeadFrames(performance, lashes)
         eyes = pack_image("Face Eyes.png", eye_texture(*seen_head(front_capture(performance))[1:]))
         head = bpy.data.objects.new("Face", build_head_mesh("Face", vertices.neutral, image, eyes))
         add_groups(head)

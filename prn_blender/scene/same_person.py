@@ -26,8 +26,8 @@ def grid_of(mesh: bpy.types.Mesh, topology: Topology) -> Grid:
 
 def head_keys(face: bpy.types.Object) -> bool:
     """Whether the face is a head, which has ARKit shape keys from the beginning."""
-    keys = face.data.shape_keys
-    return len(face.data.vertices) == load_head_topology().count and keys is not None and set(ARKIT_NAMES) <= set(keys.key_blocks.keys())
+    keys, topology = face.data.shape_keys, load_head_topology()
+    return len(face.data.vertices) in (topology.count, topology.bare) and keys is not None and set(ARKIT_NAMES) <= set(keys.key_blocks.keys())
 
 
 def add_shapes(face: bpy.types.Object, performance: Performance, scene: bpy.types.Scene, name: str) -> bpy.types.Action:
