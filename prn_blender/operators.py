@@ -106,10 +106,14 @@ def draw_result(layout, options) -> None:
     row.active = options.topology == "GRID"
     row.prop(options, "detail")
     draw_lashes(layout, options)
-    layout.prop(options, "surface")
+    row = layout.row()
+    row.active = options.topology != "HEAD"     # which is fitted always
+    row.prop(options, "surface")
     layout.prop(options, "texture_size")
     layout.prop(options, "eye_distance")
-    layout.prop(options, "with_shapes")
+    row = layout.row()
+    row.active = options.topology != "HEAD"     # which has them always
+    row.prop(options, "with_shapes")
     layout.prop(options, "with_camera")
 
 

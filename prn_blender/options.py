@@ -20,7 +20,7 @@ class ResultOptions:
     """What a captured face is built like."""
 
     topology: EnumProperty(
-        name="Topology", description="Which mesh the face is built as", default="GRID",
+        name="Topology", description="Which mesh the face is built as", default="HEAD",
         # The numbers are what files keep.
         items=(("HEAD", "Head", "MakeHuman's hm08 head with eyes, teeth, tongue, lashes and neck: 11,564 vertices, with its own UV layout "
                                 "and the 52 ARKit shape keys", "NONE", 2),

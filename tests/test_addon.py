@@ -17,6 +17,7 @@ from addon import PORTRAIT, group_photo, mean_face_bundle, registered
 from prn_blender import bug_report, dependencies, modal, stills
 from prn_blender.jobs import Job
 from prn_blender.prn.errors import CaptureError
+from prn_blender.prn.head import load_head_topology
 from prn_blender.prn.position_map import load_topology
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,14 +113,15 @@ def test_drag_and_drop_and_the_import_menu(addon, settings):
 def test_from_python_with_plain_arguments(addon):
     assert bpy.ops.prn.capture_image(filepath=str(PORTRAIT)) == {"FINISHED"}
     face = bpy.context.view_layer.objects.active
-    assert face.name == "Face" and face.select_get()
+    assert face.name == "Face" and face.select_get() and len(face.data.vertices) == load_head_topology().count
     assert "Face" in bpy.data.collections and bpy.context.scene.camera.name == "Face Camera"
     facts = face["prn_capture"]
     assert facts["camera"] == bpy.data.objects["Face Camera"] and facts["confidence"] > 0.9 and facts["face_pixels"] > 50
 
 
 def test_the_button_takes_the_panels_settings(addon, settings):
-    settings.path, settings.detail, settings.texture_size, settings.with_camera = str(PORTRAIT), "QUARTER", "512", False
+    settings.path, settings.texture_size, settings.with_camera = str(PORTRAIT), "512", False
+    settings.topology, settings.detail = "GRID", "QUARTER"
     settings.eye_distance = 126
     settings.collection = bpy.data.collections.new("Cast")
     bpy.context.scene.collection.children.link(settings.collection)
@@ -166,7 +168,7 @@ def test_all_faces_or_the_second(addon, tmp_path):
 
 
 def test_changing_an_option_afterwards_does_not_capture_again(addon, monkeypatch):
-    bpy.ops.prn.capture_image(filepath=str(PORTRAIT))
+    bpy.ops.prn.capture_image(filepath=str(PORTRAIT), topology="GRID")
     monkeypatch.setattr(stills, "detect_faces", None)
     monkeypatch.setattr(stills, "capture_image", None)
     monkeypatch.setattr(stills, "make_skin", None)
@@ -235,7 +237,7 @@ def test_faces_are_found_for_the_panel(addon, settings, tmp_path):
 
 
 def test_next_steps(addon, tmp_path):
-    bpy.ops.prn.capture_image(filepath=str(PORTRAIT))
+    bpy.ops.prn.capture_image(filepath=str(PORTRAIT), topology="GRID")
     face, camera, scene = bpy.context.active_object, bpy.data.objects["Face Camera"], bpy.context.scene
     scene.camera, scene.render.resolution_x = None, 100
     assert bpy.ops.prn.look_through_camera() == {"FINISHED"}

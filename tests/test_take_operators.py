@@ -36,7 +36,7 @@ def scene():
 
 
 def test_a_movie_becomes_an_animated_face(scene, movie, monkeypatch):
-    assert bpy.ops.prn.capture_video(filepath=str(movie), take_detail="QUARTER", texture_size="512") == {"FINISHED"}
+    assert bpy.ops.prn.capture_video(filepath=str(movie), topology="GRID", take_detail="QUARTER", texture_size="512") == {"FINISHED"}
     face = bpy.context.active_object
     assert face["prn_capture"]["frames"] == COUNT and face["prn_capture"]["seen"] == 1
     keys = face.data.shape_keys

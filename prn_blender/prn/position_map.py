@@ -115,7 +115,7 @@ class Topology:
         """Raises CaptureError in one sentence if `what` (which begins it) needs hm08 and this is another topology."""
         if self.name != HM08:
             raise CaptureError(f"{what} can be had with this program's own weights only, because the weights in use have "
-                               f"another topology, '{self.name}': use the weights that came with the program.")
+                               f"another topology, '{self.name}', which has its own grid only: use the weights that came with the program.")
 
     def landmarks_of(self, position_map: np.ndarray) -> np.ndarray:
         """The 68 iBUG landmarks (68, 3) of a position map."""
