@@ -8,7 +8,7 @@ import pytest
 
 from exact_face import BACKGROUND, HEIGHT, WIDTH, exact_face, skin_texture
 from prn_blender.prn.fill import pull_push
-from prn_blender.prn.texture import make_texture
+from prn_blender.prn.texture import lips_of, make_texture
 
 SIZE = 512
 
@@ -36,6 +36,27 @@ def test_no_background_on_the_skin(yaw):
     texture = cv2.resize(make_texture(face, SIZE), (256, 256), interpolation=cv2.INTER_AREA).astype(int)
     greenness = texture[..., 1] - texture[..., 0]  # skin: about -45; background: +180
     assert greenness[face.topology.mask].max() < 0
+
+
+@pytest.mark.parametrize("yaw", [-65, 70])
+def test_a_profiles_middle_has_nothing_of_the_background(yaw):
+    """Where the surface is a little off, as a network's is, the outline in the photo lies beside the face's middle."""
+    face = exact_face(yaw)
+    off = np.float32([np.sign(-yaw) * 0.02 * np.ptp(face.position_map[face.topology.mask][:, 1]), 0, 0])
+    texture = make_texture(replace(face, position_map=face.position_map + off), 256).astype(int)
+    middle = np.s_[50:230, 108:148]
+    greenness = (texture[..., 1] - texture[..., 0])[middle]
+    assert greenness[face.topology.mask[middle]].max() < 0
+
+
+def test_a_profiles_lips_meet_in_the_middle():
+    painted, topology = skin_texture(256), exact_face().topology
+    red = lips_of(topology) > 0
+    painted[red] = 190, 50, 60
+    texture = make_texture(exact_face(70, texture=painted), 256).astype(int)
+    middle = (lips_of(topology) > 0.8) & topology.mask & (np.abs(np.arange(256) - 127.5) < 12)
+    redness = texture[..., 0] - texture[..., 1]     # skin: about 45
+    assert np.median(redness[middle]) > 80
 
 
 def test_the_hidden_side_comes_from_the_mirror():

@@ -194,7 +194,7 @@ def _colour(cut: np.ndarray, opening: np.ndarray, place: np.ndarray, radius: flo
         return None, 1.0
     grey = ring.mean(1)
     # Highlights are the brightest, lashes and the lid's shadow the darkest.
-    kept = ring[(grey > np.quantile(grey, 0.25)) & (grey < np.quantile(grey, 0.75))]
+    kept = ring[(grey >= np.quantile(grey, 0.25)) & (grey <= np.quantile(grey, 0.75))]
     light = np.quantile(white.mean(1), 0.7)
     colour = np.median(kept, 0) * np.clip(200 / max(light, 1.0), 1.0, 1.8)      # lids shade what is between them
     if not DARKEST < colour.mean() < PALEST or colour.mean() > 0.85 * max(light, 120.0):

@@ -20,6 +20,9 @@ SKIN_SAMPLES_FACING = 0.45  # a texel teaches the skin's colour when it faces th
 ABOVE_BROWS = 10  # texels from the landmarks of the brows to where the face's oval ends
 BESIDE_CHEEKS = 0.72  # part of the half width between the landmarks beside the cheeks that is surely face
 OUTLINE_SIZE = 192  # pixels of the small picture in which the outline is found
+PROFILE = 40.0, 60.0  # degrees of yaw between which the face's middle is lost to the outline
+MIDDLE = 0.8  # how far from the outline the middle then has to be, as a part of what the far cheek has to
+LIPS = 0.7  # of what grows on lips is the lips' own colour: their corners, which a profile shows best, are the darkest of them
 DARKEST = 8.0  # added before logarithms of 0..255 colours: ratios in near-black shadows mean nothing
 
 
@@ -45,6 +48,10 @@ def texture_and_knowledge(face: FaceCapture, size: int) -> tuple[np.ndarray, np.
     seen = (colours * direct[..., None] + mirrored * mirror[..., None]) / np.maximum(known, 1e-3)[..., None]
     skin = np.minimum(1, skin * direct + skin[:, ::-1] * mirror)
     grown = pull_push(seen, skin ** 2)  # only clear skin may grow: a little hair at the border would spread far
+    lips = lips_of(face.topology)  # which in a profile grow together in the middle, without the shadow between them
+    shut = 1 - cv2.dilate(opening_texels(face.topology).astype(np.float32), np.ones((5, 5)))
+    of_lips = pull_push(seen, np.maximum((lips * shut * known) ** 2, 1e-4 * skin ** 2))
+    grown += LIPS * lips[..., None] * (of_lips - grown)
 
     # The same sum at the texture's own size; only the photo has detail, the rest is smooth.
     def large(values: np.ndarray) -> np.ndarray:
@@ -100,6 +107,8 @@ def trust(face: FaceCapture, surface: np.ndarray, colours: np.ndarray, places: n
     # colours are better taken from the near one. The face's middle has no other side to take them from.
     beside = np.abs(np.arange(SIZE) - (SIZE - 1) / 2) / (SIZE / 2)
     turned = abs(np.sin(np.radians(face.yaw))) * smooth_step(beside, 0.06, 0.3)
+    # In a profile the middle is the outline itself: what is smeared along it is worse than what grows in from both sides.
+    turned = np.maximum(turned, MIDDLE * smooth_step(np.abs(face.yaw), *PROFILE))
     inner = inner_face(face.topology) * smooth_step(from_outline(face), 0.01 + 0.04 * turned, 0.04 + 0.08 * turned)
     skin = skin_likeness(colours, normals, facing * mask * inside, inner)
     trusted = smooth_step(facing, 0.22, 0.5) * inside * (inner + (1 - inner) * skin)
@@ -119,6 +128,13 @@ def inner_face(topology: Topology) -> np.ndarray:
     oval = np.zeros((SIZE, SIZE), np.uint8)
     cv2.fillConvexPoly(oval, cv2.convexHull(np.round(np.concatenate([jaw, brows])).astype(np.int32)), 1)
     return smooth_step(cv2.distanceTransform(oval, cv2.DIST_L2, 5), 2, 12)
+
+
+def lips_of(topology: Topology) -> np.ndarray:
+    """1 on the lips and between them, falling to 0 at their rim, (256, 256) float32."""
+    lips = np.zeros((SIZE, SIZE), np.uint8)
+    cv2.fillConvexPoly(lips, cv2.convexHull(np.round(topology.landmarks[48:60]).astype(np.int32)), 1)
+    return smooth_step(cv2.distanceTransform(lips, cv2.DIST_L2, 5), 1, 5)
 
 
 def from_outline(face: FaceCapture) -> np.ndarray:
