@@ -9,8 +9,9 @@ that neither the surface nor its normals have a seam at the face's rim.
 
 Vertices come in one fixed order: first the skin (`HeadTopology.skin` of them, with the mouth's inside and the eye sockets, in
 the order of hm08's own numbers), then tongue, teeth and gums, the eyeballs (the viewer's left one first), and the lashes: last, vertices
-and quads, so that a head without lashes is the beginning of one with them. `part` tells what a quad is. UVs of skin, mouth, sockets and tongue are hm08's own; teeth, gums, lashes and eyes have the whole square each,
-eyes as `eyeball.eye_uv` says. Reads `hm08_head.npz` and `hm08_face.npz`; numpy and OpenCV only.
+and quads, so that a head without lashes is the beginning of one with them. `part` tells what a quad is. UVs of skin, mouth, sockets and
+tongue are hm08's own; teeth, gums, lashes and eyes have the whole square each, eyes as `eyeball.eye_uv` says. Reads `hm08_head.npz` and
+`hm08_face.npz`; numpy and OpenCV only.
 
 Head frame as everywhere: metres, x to the viewer's right, y down, z away, origin midway between the eyeballs.
 """
@@ -339,7 +340,8 @@ class Lids:
     def push(self, points: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
         """(A, 3) what is lacking between the lids and the eyeball, outwards; mostly nothing. points (A, 3): the skin `around`.
 
-        Vertices pushed one by one would fold over their neighbours: so what one lacks its neighbours are pushed by as well, less with distance.
+        Vertices pushed one by one would fold over their neighbours: so what one lacks its neighbours are pushed by as well, the less
+        the further they are.
         """
         arm = points - centre
         length = np.linalg.norm(arm, axis=1)

@@ -2,7 +2,8 @@
 
 A shape space adds what each of its components knows, and nothing in a sum keeps small quads (at the corners of lips and lids, behind
 the ears) from turning over when a person is far from the mean. Skin whose offsets hardly differ from vertex to vertex cannot fold:
-so in a patch round each fold the offsets go towards their neighbours' until nothing is folded in it. The mean head is free of folds, and stays so in the expressions that photographs show. numpy only.
+so in a patch round each fold the offsets go towards their neighbours' until nothing is folded in it. The mean head is free of folds,
+and stays so in the expressions that photographs show. numpy only.
 """
 
 from __future__ import annotations
