@@ -3,6 +3,7 @@
 import struct
 
 import bpy
+import cv2
 import numpy as np
 import pytest
 from bpy_extras.object_utils import world_to_camera_view
@@ -11,6 +12,7 @@ from mathutils import Vector
 from clips import portrait, write_movie
 from exact_face import skin_texture
 from prn_blender.prn.arkit import ARKIT_NAMES
+from prn_blender.prn.contact_sheet import PANEL, write_contact_sheet
 from prn_blender.prn.head import load_head_topology
 from prn_blender.prn.position_map import sample
 from prn_blender.scene import versions
@@ -171,3 +173,15 @@ def test_a_head_plays_the_take(scene, way, lashes):
         down.append((performance.weights[frame, ARKIT_NAMES.index("jawOpen")], vertices[tongue, 2].mean()))
     opened, shut = max(down), min(down)
     assert opened[0] - shut[0] > 0.2 and shut[1] - opened[1] > 0.002  # the tongue goes with the jaw
+
+
+def test_a_heads_contact_sheet_shows_the_head(tmp_path):
+    _, performance = talking()
+    movie = write_movie(tmp_path / "clip.mp4", [portrait()] * len(performance), 30)
+    for topology in ("grid", "head"):
+        write_contact_sheet(tmp_path / f"{topology}.png", movie, performance, skin_texture(), topology)
+    mask, head = (cv2.imread(str(tmp_path / f"{name}.png")).astype(int) for name in ("grid", "head"))
+    assert mask.shape == head.shape and np.abs(mask - head)[:PANEL].max() == 0  # the footage
+    alone = np.s_[2 * PANEL:4 * PANEL]
+    # A head leaves room beside it, where a face fills its panel.
+    assert 0.2 < (np.abs(head[alone] - 52).max(-1) < 3).mean() < 0.8 and np.abs(mask - head)[alone].mean() > 10

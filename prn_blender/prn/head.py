@@ -343,14 +343,15 @@ class Lids:
         Vertices pushed one by one would fold over their neighbours: so what one lacks its neighbours are pushed by as well, the less
         the further they are.
         """
-        arm = points - centre
-        length = np.linalg.norm(arm, axis=1)
-        lack = np.maximum(radius + self.need * radius / self.radius - length[:len(self.lid)], 0)
-        short = np.flatnonzero(lack)
-        if not len(short):
-            return np.zeros_like(points)
-        wide = np.maximum((lack[short, None] - self._fade[short]).max(0), 0)
-        return (wide / length)[:, None] * arm
+        arm = points[:len(self.lid)] - centre
+        lack = radius + self.need * (radius / self.radius) - np.sqrt(np.einsum("nk,nk->n", arm, arm))
+        pushed, short = np.zeros_like(points), np.flatnonzero(lack > 0)
+        if len(short):
+            wide = (lack[short, None] - self._fade[short]).max(0)
+            reached = np.flatnonzero(wide > 0)
+            arm = points[reached] - centre
+            pushed[reached] = (wide[reached] / np.linalg.norm(arm, axis=1))[:, None] * arm
+        return pushed
 
     def _spread_push(self, topology: HeadTopology, mean: np.ndarray) -> None:
         """Which skin goes along when a lid is pushed off the eyeball, `around` (A,), the lid's own vertices first; and how much less."""
@@ -410,11 +411,12 @@ class Lids:
 
     def clear(self, neutral: np.ndarray, shapes: np.ndarray, centre: np.ndarray, radius: float) -> None:
         """Keeps the lids off the eyeball, in place, when the other shapes (52, V, 3) that move them come with or without a blink."""
-        closing = shapes[self.number, self.around]
+        rest, closing = neutral[self.around], shapes[self.number, self.around]
         for number in self.others:
+            shape = shapes[number, self.around]
             for share in (0.0, 0.5, 1.0):
-                place = neutral[self.around] + share * closing + shapes[number, self.around]
-                shapes[number, self.around] += self.push(place, centre, radius)
+                shape += self.push(rest + share * closing + shape, centre, radius)
+            shapes[number, self.around] = shape
 
 
 def shares_along(line: np.ndarray) -> np.ndarray:
