@@ -38,7 +38,7 @@ _RESTLESS = 0.004           # of a crop's side a frame: a face that moves less s
 _SETTLING = 3               # passes until a detector's crop has become the map's own
 _LIKENESS = 0.55            # correlation with the frame before, below which a face is in doubt
 _DOUBTS = 3                 # frames in a row without a face, after which it is lost: a detector may miss one
-_THUMBNAIL = 24
+_DETAIL, _THUMBNAIL = 96, 24    # sides of the small grey pictures of a crop: to judge its sharpness, and its likeness
 # RMS distance of a map's reference points from the average head's, metres, beyond which it is no face. Measured: the most
 # extreme expressions 0.010, what is no face 0.015-0.04.
 _MISSHAPEN = 0.0145
@@ -58,6 +58,7 @@ class TrackedFace:
     crop: Crop  # the square that the network saw, image frame
     crop_map: np.ndarray  # (256, 256, 3) float32, the network's position map in crop units
     expression: np.ndarray | None  # (52,) float32 in 0..1, the network's ARKit weights; None if it gives none
+    sharpness: float  # log of the crop's contrast from pixel to pixel, to compare frames of one face by
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,16 @@ class Progress:
         left = self.seconds_left
         clock = "" if left is None else f", {int(left) // 60}:{int(left) % 60:02d} left"
         return f"frame {self.done} of {self.total}{clock}"
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What the network makes of one crop."""
+
+    face: TrackedFace
+    own: Crop  # what the map's own landmarks ask for
+    misshapen: bool  # no head at all, as when the network sees something else or half of a face
+    detail: np.ndarray  # (96, 96) float32 the crop in grey
 
 
 @dataclass
@@ -145,6 +156,7 @@ class _Tracker:
         self.engine = engine
         self.fps = fps
         self.topology = engine.topology
+        self._texels = np.concatenate([self.topology.landmarks, self.topology.reference_texels])
         self.tracks: list[_Track] = []
         self.lost: list[_Track] = []
         self.numbers = 0
@@ -228,11 +240,10 @@ class _Tracker:
             number = self.numbers
             self.numbers += 1
         for _ in range(_SETTLING):
-            maps, expressions = self._read(crop.cut(frame.image, self.engine.input_size)[None])
-            settled = TrackedFace(number, crop, maps[0], expressions[0])
-            if self._misshapen(settled):
+            settled = self._read([(number, frame, crop)])[0]
+            if settled.misshapen:
                 break
-            crop = self.crop_of(settled)
+            crop = settled.own
         self.tracks.append(_Track(number, crop, checked=frame.time, seen=frame.time))
 
     # ---- following them ----------------------------------------------------------------------------------------------
@@ -243,28 +254,20 @@ class _Tracker:
         if not self.tracks:
             return found
         tracks = list(self.tracks)
-        crops = [[track.ahead(step) for step in range(len(batch))] for track in tracks]
-        pieces = np.stack([crop.cut(frame.image, self.engine.input_size)
-                           for row in crops for crop, frame in zip(row, batch)])
-        maps, expressions = self._read(pieces)
-        for place, (track, row) in enumerate(zip(tracks, crops)):
-            for step, frame in enumerate(batch):
-                at = place * len(batch) + step
-                face = TrackedFace(track.number, row[step], maps[at], expressions[at])
-                own = self.crop_of(face)
-                if _disagree(own, row[step]):
+        readings = iter(self._read([(track.number, frame, track.ahead(step))
+                                    for track in tracks for step, frame in enumerate(batch)]))
+        for track, row in [(track, [next(readings) for _ in batch]) for track in tracks]:
+            for step, (frame, reading) in enumerate(zip(batch, row)):
+                if _disagree(reading.own, reading.face.crop):
                     # The head moved otherwise than expected: once more, where it is.
-                    piece = own.cut(frame.image, self.engine.input_size)
-                    again, weights = self._read(piece[None])
-                    face = TrackedFace(track.number, own, again[0], weights[0])
-                    own = self.crop_of(face)
-                    pieces[at] = piece
-                if self._misshapen(face):
+                    reading = self._read([(track.number, frame, reading.own)])[0]
+                own = reading.own
+                if reading.misshapen:
                     track.doubts += 1
                     track.speed *= 0.5
                     if track.doubts < _DOUBTS:
                         continue  # it says nothing about where the face is, and is no face to hand on
-                if not self._holds(track, own, frame, pieces[at]):
+                if not self._holds(track, reading, frame):
                     # What was carried along in doubt was no face either.
                     for faces in found[max(0, step - track.doubts + 1):step]:
                         faces[:] = [other for other in faces if other.track != track.number]
@@ -274,7 +277,7 @@ class _Tracker:
                                   np.log(own.side / track.crop.side)])
                 track.speed = 0.5 * track.speed + 0.5 * np.clip(moved, *_fastest(own))
                 track.crop, track.seen = own, frame.time
-                found[step].append(face)
+                found[step].append(reading.face)
         # The crop that lies one frame ahead of the last map is the next batch's first.
         for track in self.tracks:
             track.crop = track.ahead(1)
@@ -283,31 +286,34 @@ class _Tracker:
             faces.sort(key=lambda face: -face.crop.side)
         return found
 
-    def _read(self, pieces: np.ndarray) -> tuple[np.ndarray, list]:
+    def _read(self, wanted: list[tuple[int, VideoFrame, Crop]]) -> list[_Reading]:
+        """One forward pass over some crops, each with its track's number and its frame."""
+        pieces = np.stack([crop.cut(frame.image, self.engine.input_size) for _, frame, crop in wanted])
         maps, expressions = self.engine.run(pieces)
-        return maps, [None] * len(maps) if expressions is None else list(expressions)
-
-    def crop_of(self, face: TrackedFace) -> Crop:
-        """The crop that a map's own landmarks ask for."""
-        landmarks = face.crop.to_image(self.topology.landmarks_of(face.crop_map))[:, :2]
-        return crop_from_landmark_box(*landmarks.min(0), *landmarks.max(0), self.engine.bundle.crop)
-
-    def _misshapen(self, face: TrackedFace) -> bool:
-        """Whether a map is no head at all, as when the network sees something else or half of a face."""
-        points = self.topology.reference_points
-        seen = sample(face.crop_map, self.topology.reference_texels).astype(np.float64)
+        points, size = self.topology.reference_points, len(self.topology.landmarks)
+        placed = sample(maps, self._texels).astype(np.float64)
+        landmarks, seen = placed[:, :size, :2], placed[:, size:]
         scale, rotation, translation = similarity(points, seen, np.ones(len(points)))
-        away = (seen - translation) @ rotation / scale - points
-        return float(np.sqrt((away ** 2).sum(1).mean())) > _MISSHAPEN
+        away = (seen - translation[:, None]) @ rotation / scale[:, None, None] - points
+        misshapen = np.sqrt((away ** 2).sum(2).mean(1)) > _MISSHAPEN
+        readings = []
+        for i, (number, _, crop) in enumerate(wanted):
+            low, high = (crop.to_image(np.append(corner, 0))[:2] for corner in (landmarks[i].min(0), landmarks[i].max(0)))
+            grey = cv2.transform(cv2.resize(pieces[i], (_DETAIL, _DETAIL), interpolation=cv2.INTER_AREA), np.full((1, 3), 1 / 3))
+            sharpness = float(np.log(cv2.Laplacian(grey, cv2.CV_32F).std() + 1e-3))
+            face = TrackedFace(number, crop, maps[i], None if expressions is None else expressions[i], sharpness)
+            readings.append(_Reading(face, crop_from_landmark_box(*low, *high, self.engine.bundle.crop), bool(misshapen[i]), grey))
+        return readings
 
-    def _holds(self, track: _Track, own: Crop, frame: VideoFrame, piece: np.ndarray) -> bool:
+    def _holds(self, track: _Track, reading: _Reading, frame: VideoFrame) -> bool:
         """Whether there still is a face; asks the detector if time has passed or the picture has changed."""
+        own = reading.own
         height, width = frame.image.shape[:2]
         inside = -0.1 * own.side < own.center_x < width + 0.1 * own.side and \
             -0.1 * own.side < own.center_y < height + 0.1 * own.side
         if not inside or not 16 < own.side < 4 * max(height, width):
             return False
-        thumbnail = cv2.resize(piece.mean(2), (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
+        thumbnail = cv2.resize(reading.detail, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
         thumbnail = thumbnail[4:-4, 4:-4] - thumbnail[4:-4, 4:-4].mean()
         before, track.thumbnail = track.thumbnail, thumbnail
         likeness = 1.0
