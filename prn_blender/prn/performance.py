@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -30,7 +32,7 @@ BRIDGED = 0.5               # seconds: gaps up to this are interpolated, longer 
 CELLS = GRID * GRID
 RESIDUAL = 32               # what the shapes lack is low-passed, so that a map of 32x32 holds all of it
 _BLOCK = 16                 # frames that are computed together: a matrix product over some costs little more than for one
-_ALIGNED = 8                # frames that a recorder keeps for a moment, pictures and all, to align them together
+_ALIGNED = 8                # frames that a recorder aligns together, and keeps until then, pictures and all
 _DETAILS, _SAMPLED = 24, 600    # of it so many principal directions are kept, found on so many frames
 _ROUNDS = 3                 # of solving for the identity and for the expressions in turn
 _WORTH = 40.0               # a take's frames err together: however many, they count as these few against the identity's prior
@@ -231,13 +233,18 @@ class TrackNotes:
 
 
 class Recorder(TrackNotes):
-    """Collects one track: a few numbers a frame in memory, its maps in a temporary file. Some frames are aligned together."""
+    """Collects one track: a few numbers a frame in memory, its maps in a temporary file.
+
+    Some frames are aligned together, in a thread of their own while the next ones are tracked.
+    """
 
     def __init__(self, space: ShapeSpace) -> None:
         super().__init__()
         self.space = space
         self.expressions: list[np.ndarray] = []
         self._waiting: list[tuple[TrackedFrame, TrackedFace, np.ndarray]] = []
+        self._aligner = ThreadPoolExecutor(1, "PRN align")
+        self._aligned: Future = self._aligner.submit(int)
         self._file = tempfile.TemporaryFile(prefix="prn-take-")
 
     def add(self, frame: TrackedFrame, face: TrackedFace) -> None:
@@ -245,15 +252,20 @@ class Recorder(TrackNotes):
         self.expressions.append(face.expression)
         self._waiting.append((frame, face, reading(face.crop_map).reshape(-1, 3)))
         if len(self._waiting) == _ALIGNED:
-            self.finish()
+            self._aligned.result()  # no more than one portion is kept, and what went wrong is raised here
+            self._aligned = self._aligner.submit(self._align, self._waiting)
+            self._waiting = []
 
     def finish(self) -> None:
-        if not self._waiting:
-            return
-        frames, faces, readings = zip(*self._waiting)
-        self._waiting = []
+        self._aligned.result()
+        if self._waiting:
+            self._align(self._waiting)
+            self._waiting = []
+
+    def _align(self, waiting: list[tuple[TrackedFrame, TrackedFace, np.ndarray]]) -> None:
+        frames, faces, readings = zip(*waiting)
         space, readings = self.space, np.stack(readings)
-        *poses, solution = space.align(readings, np.stack(self.expressions[-len(frames):]))
+        *poses, solution = space.align(readings, np.stack([face.expression for face in faces]))
         # Offsets from the mean head: small numbers, so that half precision holds a fiftieth of a millimetre.
         offsets = in_head(readings, *poses) - space.small_mean
         self._file.write(offsets[:, space.cells].astype(np.float16).tobytes())
@@ -293,24 +305,12 @@ def capture_performance(
         raise CaptureError(f"There is no face {face}: faces are counted from 1.")
     if fps is not None and not 1 <= fps <= 240:
         raise CaptureError(f"A rate of {fps:g} frames a second is not possible: give a number from 1 to 240.")
+    from .plain_take import solve_plain
     engine = engine or open_engine()
-    # Without a shape space there is neither identity nor expression to solve for.
-    from .plain_take import PlainRecorder, solve_plain
-    own = engine.topology.name != HM08
     video = source if isinstance(source, Video) else open_video(source)
-    recorders: dict[int, TrackNotes] = {}
-    size, last = (0, 0), 0.0
     # Somebody else than the largest can only be chosen if all are followed.
-    for frame in capture_video(video, faces="largest" if face == 1 else "all", engine=engine,
-                               progress=progress, cancelled=cancelled):
-        size, last = size if size[0] else frame.image.shape[1::-1], frame.time
-        for seen in frame.faces:
-            if seen.track not in recorders:
-                recorders[seen.track] = PlainRecorder(engine.topology) if own else Recorder(load_shape_space())
-            recorders[seen.track].add(frame, seen)
-    for recorder in recorders.values():
-        recorder.finish()
-    chosen = [recorder for recorder in sorted(recorders.values(), key=lambda recorder: -recorder.size)
+    recorders, size, last = record(video, "largest" if face == 1 else "all", engine, progress, cancelled)
+    chosen = [recorder for recorder in sorted(recorders, key=lambda recorder: -recorder.size)
               if len(recorder.frames) >= 2]
     if not chosen:
         raise NoFaceError(f"No face found in {video.name}: use a video in which a face is well lit and at least 40 pixels wide.")
@@ -322,9 +322,30 @@ def capture_performance(
     if len(chosen) > 1 and face == 1:
         where = ", ".join(f"{other.times[0]:.1f}-{other.times[-1]:.1f} s" for other in chosen[1:6])
         warnings.append(f"Other faces, or this one after a cut, were left out ({where}): choose them by their number.")
-    take = (solve_plain if own else solve)(recorder, video.name, fps or video.fps, size, smoothing, neutral_frame, warnings, video.fps, interocular)
+    take = (solve if engine.topology.name == HM08 else solve_plain)(recorder, video.name, fps or video.fps, size, smoothing, neutral_frame, warnings, video.fps, interocular)
     take.length = int(np.round(last * take.fps)) + 1
     return take
+
+
+def record(video: Video, faces: Literal["largest", "all"], engine: Engine, progress: Callable[[Progress], None] | None = None,
+           cancelled: Callable[[], bool] | None = None) -> tuple[list[TrackNotes], tuple[int, int], float]:
+    """The finished recorders of all tracks of a video, its pictures' width and height, and the last one's time in seconds.
+
+    Arguments are those of `capture_video`. Recorders are PlainRecorders if the weights have a topology of their own: without
+    a shape space there is neither identity nor expression to solve for.
+    """
+    from .plain_take import PlainRecorder
+    recorders: dict[int, TrackNotes] = {}
+    size, last = (0, 0), 0.0
+    for frame in capture_video(video, faces=faces, engine=engine, progress=progress, cancelled=cancelled):
+        size, last = size if size[0] else frame.image.shape[1::-1], frame.time
+        for seen in frame.faces:
+            if seen.track not in recorders:
+                recorders[seen.track] = Recorder(load_shape_space()) if engine.topology.name == HM08 else PlainRecorder(engine.topology)
+            recorders[seen.track].add(frame, seen)
+    for recorder in recorders.values():
+        recorder.finish()
+    return list(recorders.values()), size, last
 
 
 # ---- the take's solve ------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 frame -> crop from the last map -> batched forward passes -> maps. The detector looks at the whole frame only at the
 start, at cuts, while nobody is followed, and now and then for newcomers; it looks near a face when that face is in
-doubt. Holds one batch of frames, however long the video is. Reads the video and the weights; writes nothing.
+doubt. Frames are decoded ahead in a thread of their own. Holds two batches of frames, however long the video is. Reads the
+video and the weights; writes nothing.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
 import cv2
 import numpy as np
 
+from .ahead import ahead
 from .crop import Crop, crop_from_face_box, crop_from_landmark_box
 from .detector import detect_faces
 from .engine import Engine, open_engine
@@ -142,7 +145,7 @@ def capture_video(
     somebody comes nearer, that face under a new number), or all. fps: overrides the source's rate. engine: by default
     the shipped weights. progress: called after each frame. cancelled: asked before each frame; when it says yes,
     CaptureCancelled is raised. Raises CaptureError at once, not on the first frame, if the source cannot be read.
-    Runs in any thread; closing the iterator stops it.
+    Runs in any thread, the source in one of its own; closing the iterator stops it.
     """
     if faces not in ("largest", "all"):
         raise ValueError(f"faces must be 'largest' or 'all', not {faces!r}")
@@ -161,7 +164,7 @@ class _Tracker:
         self.lost: list[_Track] = []
         self.numbers = 0
         self.searched = -np.inf  # seconds: when the whole frame was last searched
-        self.cuts = _Cuts()
+        self._hands = ThreadPoolExecutor(os.cpu_count(), "PRN crop")
 
     def run(self, video: Video, progress, cancelled) -> Iterator[TrackedFrame]:
         started = time.perf_counter()
@@ -177,10 +180,9 @@ class _Tracker:
                 if progress:
                     progress(Progress(done, video.count, time.perf_counter() - started))
 
-        for frame in video:
+        for frame, is_cut in ahead(_with_cuts(video), BATCH):
             if cancelled and cancelled():
                 raise CaptureCancelled("The capture was cancelled.")
-            is_cut = self.cuts.begins(frame.image)
             if batch and (is_cut or len(batch) == BATCH or not self.tracks):
                 yield from finished()
                 batch, cut = [], False
@@ -202,7 +204,8 @@ class _Tracker:
         if frame.time - self.searched < (_NEWCOMER_SECONDS if self.tracks else _SEARCH_SECONDS):
             return
         self.searched = frame.time
-        found = [crop_from_face_box(box, self.engine.bundle.crop) for box in detect_faces(self._reduced(frame.image))]
+        found = [crop_from_face_box(box, self.engine.bundle.crop)
+                 for box in detect_faces(self._reduced(frame.image), large=not self.all)]
         found = [Crop(*(np.array([crop.center_x, crop.center_y, crop.side]) * self._scale)) for crop in found]
         if self.all:
             for crop in found:
@@ -223,8 +226,8 @@ class _Tracker:
         self._scale = 1.0
         if self.tracks:
             smallest = min(track.crop.side for track in self.tracks)
-            wanted = 100 if not self.all else 200
-            self._scale = max(1.0, smallest / wanted)
+            # A crop of 64 pixels holds a face of 46, which the detector's coarse search finds; only larger ones are news.
+            self._scale = max(1.0, smallest / (200 if self.all else 64))
         if self._scale == 1.0:
             return image
         size = max(1, round(image.shape[1] / self._scale)), max(1, round(image.shape[0] / self._scale))
@@ -288,8 +291,8 @@ class _Tracker:
 
     def _read(self, wanted: list[tuple[int, VideoFrame, Crop]]) -> list[_Reading]:
         """One forward pass over some crops, each with its track's number and its frame."""
-        pieces = np.stack([crop.cut(frame.image, self.engine.input_size) for _, frame, crop in wanted])
-        maps, expressions = self.engine.run(pieces)
+        pieces, greys, sharpnesses = zip(*self._hands.map(self._cut, wanted))
+        maps, expressions = self.engine.run(np.stack(pieces))
         points, size = self.topology.reference_points, len(self.topology.landmarks)
         placed = sample(maps, self._texels).astype(np.float64)
         landmarks, seen = placed[:, :size, :2], placed[:, size:]
@@ -299,11 +302,17 @@ class _Tracker:
         readings = []
         for i, (number, _, crop) in enumerate(wanted):
             low, high = (crop.to_image(np.append(corner, 0))[:2] for corner in (landmarks[i].min(0), landmarks[i].max(0)))
-            grey = cv2.transform(cv2.resize(pieces[i], (_DETAIL, _DETAIL), interpolation=cv2.INTER_AREA), np.full((1, 3), 1 / 3))
-            sharpness = float(np.log(cv2.Laplacian(grey, cv2.CV_32F).std() + 1e-3))
-            face = TrackedFace(number, crop, maps[i], None if expressions is None else expressions[i], sharpness)
-            readings.append(_Reading(face, crop_from_landmark_box(*low, *high, self.engine.bundle.crop), bool(misshapen[i]), grey))
+            face = TrackedFace(number, crop, maps[i], None if expressions is None else expressions[i], sharpnesses[i])
+            own = crop_from_landmark_box(*low, *high, self.engine.bundle.crop)
+            readings.append(_Reading(face, own, bool(misshapen[i]), greys[i]))
         return readings
+
+    def _cut(self, wanted: tuple[int, VideoFrame, Crop]) -> tuple[np.ndarray, np.ndarray, float]:
+        """What the network is to see, the same small in grey, and its sharpness."""
+        _, frame, crop = wanted
+        piece = crop.cut(frame.image, self.engine.input_size)
+        grey = cv2.transform(cv2.resize(piece, (_DETAIL, _DETAIL), interpolation=cv2.INTER_AREA), np.full((1, 3), 1 / 3))
+        return piece, grey, float(np.log(cv2.Laplacian(grey, cv2.CV_32F).std() + 1e-3))
 
     def _holds(self, track: _Track, reading: _Reading, frame: VideoFrame) -> bool:
         """Whether there still is a face; asks the detector if time has passed or the picture has changed."""
@@ -345,7 +354,7 @@ def is_face(image: np.ndarray, crop: Crop) -> bool:
     """Whether the detector sees a face about where the crop says, looking at little more than the crop."""
     wide = Crop(crop.center_x, crop.center_y, 2 * crop.side)
     window = (wide.cut(image, _WINDOW) * 255).astype(np.uint8)
-    for box in detect_faces(window):
+    for box in detect_faces(window, large=True):
         found = crop_from_face_box(box)
         place = np.hypot(found.center_x - _WINDOW / 2, found.center_y - _WINDOW / 2) / (_WINDOW / 2)
         if place < 0.35 and 0.6 < found.side / (_WINDOW / 2) < 1.6:
@@ -368,6 +377,13 @@ def _fastest(crop: Crop) -> tuple[np.ndarray, np.ndarray]:
     """Bounds on a crop's motion in one frame that may be carried on: a map gone wrong must not throw the next one."""
     limit = np.array([0.1 * crop.side, 0.1 * crop.side, 0.05])
     return -limit, limit
+
+
+def _with_cuts(video: Video) -> Iterator[tuple[VideoFrame, bool]]:
+    """Each frame, and whether a new shot begins with it."""
+    cuts = _Cuts()
+    for frame in video:
+        yield frame, cuts.begins(frame.image)
 
 
 class _Cuts:
