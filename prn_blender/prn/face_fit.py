@@ -49,17 +49,18 @@ def similarity(source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> t
     Leading axes broadcast, and are problems of their own: scale (...,), rotation (..., 3, 3), translation (..., 3).
     Umeyama, "Least-squares estimation of transformation parameters between two point patterns" (PAMI 1991).
     """
-    share = weights / weights.sum(-1, keepdims=True)
-    source_centre, target_centre = (share[..., None, :] @ points for points in (source, target))  # (..., 1, 3)
+    # Axis by axis, (..., 3, N): numpy is slow along short last axes. Points that lie so in memory are not copied.
+    source, target = (np.ascontiguousarray(points.swapaxes(-1, -2)) for points in (source, target))
+    share = (weights / weights.sum(-1, keepdims=True))[..., None]
+    source_centre, target_centre = source @ share, target @ share  # (..., 3, 1)
     a, b = source - source_centre, target - target_centre
-    weighted = a * share[..., None]
-    u, s, vt = np.linalg.svd(b.swapaxes(-1, -2) @ weighted)
+    weighted = a * share[..., 0][..., None, :]
+    u, s, vt = np.linalg.svd(b @ weighted.swapaxes(-1, -2))
     sign = np.ones(s.shape)
     sign[..., 2] = np.sign(np.linalg.det(u) * np.linalg.det(vt))
     rotation = (u * sign[..., None, :]) @ vt
     scale = (s * sign).sum(-1) / (weighted * a).sum((-1, -2))
-    moved = (source_centre @ rotation.swapaxes(-1, -2))[..., 0, :]
-    return scale, rotation, target_centre[..., 0, :] - scale[..., None] * moved
+    return scale, rotation, target_centre[..., 0] - scale[..., None] * (rotation @ source_centre)[..., 0]
 
 
 class ShapeSpace:
@@ -110,7 +111,8 @@ class ShapeSpace:
         n = self.bounded = MOTIONS + self.identities
         self._free_inverse = np.linalg.inv(normal[:n, :n] + np.diag(self.prior[:n])).astype(np.float32)
         self._cross = normal[:n, n:].astype(np.float32)
-        self._grid_blur = cv2.GaussianBlur(mask.reshape(GRID, GRID).astype(np.float32), (0, 0), RESIDUAL_BLUR)
+        blur = cv2.GaussianBlur(mask.reshape(GRID, GRID).astype(np.float32), (0, 0), RESIDUAL_BLUR)
+        self._grid_gain = np.repeat(1 / np.maximum(blur, 1e-3)[..., None], 3, 2)
 
     def solve(self, offsets: np.ndarray, expression: np.ndarray) -> np.ndarray:
         """Small motions (N, 7) and coefficients (N, 172) in one, that explain N offsets from the mean (N, solved, 3), head frame.
@@ -134,8 +136,7 @@ class ShapeSpace:
         """(64, 64, 3) residuals (cells, 3) blurred within the mask, and carried smoothly beyond it."""
         grid = np.zeros((GRID * GRID, 3), np.float32)
         grid[self.cells] = residual
-        blurred = cv2.GaussianBlur(grid.reshape(GRID, GRID, 3), (0, 0), RESIDUAL_BLUR)
-        return blurred / np.maximum(self._grid_blur, 1e-3)[..., None]
+        return cv2.GaussianBlur(grid.reshape(GRID, GRID, 3), (0, 0), RESIDUAL_BLUR) * self._grid_gain
 
     def align(self, everything: np.ndarray,
               expression: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

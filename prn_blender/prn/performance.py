@@ -268,7 +268,7 @@ class Recorder(TrackNotes):
         *poses, solution = space.align(readings, np.stack([face.expression for face in faces]))
         # Offsets from the mean head: small numbers, so that half precision holds a fiftieth of a millimetre.
         offsets = in_head(readings, *poses) - space.small_mean
-        self._file.write(offsets[:, space.cells].astype(np.float16).tobytes())
+        self._file.write(offsets[:, space.cells].swapaxes(1, 2).astype(np.float16).tobytes())
         # What no head of the shape space explains.
         unexplained = offsets[:, space.solved].reshape(len(frames), -1) - solution[:, MOTIONS:] @ space.seen[MOTIONS:]
         errors = np.sqrt(np.square(unexplained).mean(1))
@@ -276,9 +276,9 @@ class Recorder(TrackNotes):
             self.judge(frame, face, float(error), scale, rotation, translation)
 
     def offsets(self) -> np.ndarray:
-        """(N, cells, 3) float16 as a view of the file."""
+        """(N, 3, cells) float16 as a view of the file."""
         self._file.flush()
-        return np.memmap(self._file, np.float16, "r").reshape(len(self.frames), -1, 3)
+        return np.memmap(self._file, np.float16, "r").reshape(len(self.frames), 3, -1)
 
 
 def capture_performance(
@@ -377,13 +377,13 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     rest = _residual_at_rest(space, offsets, person, expressions, weights, calm)
     person = person + rest.reshape(-1, 3)
 
-    # As vertices on the face alone, in single precision: all that follows is matrix products over some frames.
-    mean, steady, moves = (values.astype(np.float32) for values in
-                           (space.small_mean[space.cells], person[space.cells], expressions[:, space.cells].reshape(52, -1)))
+    # On the face's cells alone, in single precision, axis by axis: all that follows is matrix products over some frames.
+    mean, steady, moves = (np.ascontiguousarray(values.reshape(-1, CELLS, 3)[:, space.cells].swapaxes(1, 2), np.float32)
+                           for values in (space.small_mean, person, expressions))
 
     def explained(frames: np.ndarray) -> np.ndarray:
-        """(B, cells, 3) the person with each frame's expression."""
-        return (weights[frames] @ moves).reshape(len(frames), -1, 3) + steady
+        """(B, 3, cells) the person with each frame's expression."""
+        return (weights[frames] @ moves.reshape(52, -1)).reshape(-1, *steady.shape[1:]) + steady
 
     # The skull's motion: rigid, against this person's own face, without what the expression explains.
     skull = _skull(space, topology)
@@ -393,11 +393,13 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     rotation = rotation @ pose[1]
     scale = scale * pose[0]
 
-    believed = _living(topology)
+    believed = np.repeat(_living(topology), 3, 2)
 
     def residuals(frames: np.ndarray) -> np.ndarray:
-        seen = in_head(offsets[frames].astype(np.float32) + mean, *(found[frames] for found in pose))
-        low = [space.low_pass(residual) * believed for residual in seen - explained(frames)]
+        grown, turned, shifted = (found[frames].astype(np.float32) for found in pose)
+        seen = offsets[frames].astype(np.float32) + (mean - shifted[..., None])
+        residual = (turned / grown[:, None, None]).swapaxes(1, 2) @ seen - explained(frames)
+        low = [space.low_pass(one.T) * believed for one in residual]
         return np.stack([cv2.resize(one, (RESIDUAL, RESIDUAL), interpolation=cv2.INTER_AREA).ravel() for one in low])
 
     details, detail_shapes = compressed(residuals, len(offsets))
@@ -485,8 +487,9 @@ def _identity_and_weights(space: ShapeSpace, offsets: np.ndarray, prior: np.ndar
     n, count = MOTIONS + space.identities, len(offsets)
     normal = space.normal
     place = np.searchsorted(space.cells, space.solved)
-    right = np.concatenate([offsets[frames][:, place].astype(np.float32).reshape(len(frames), -1) @ space.weighted.T
-                            for frames in _blocks(np.arange(len(offsets)))])  # (N, 179)
+    weighted = space.weighted.reshape(len(normal), -1, 3).transpose(2, 1, 0).reshape(-1, len(normal))  # axis by axis
+    right = np.concatenate([offsets[frames][:, :, place].astype(np.float32).reshape(len(frames), -1) @ weighted
+                            for frames in _blocks(np.arange(count))])  # (N, 179)
     motion, who, how = slice(0, MOTIONS), slice(MOTIONS, n), slice(n, None)
     # Small motions left over from the first alignment are free in every frame: they are eliminated.
     inverse = np.linalg.inv(normal[motion, motion] + 1e-3 * np.eye(MOTIONS))
@@ -556,7 +559,7 @@ def _residual_at_rest(space: ShapeSpace, offsets: np.ndarray, person: np.ndarray
     chosen = np.argsort(-likely)[:60]
     share = (likely[chosen] / likely[chosen].sum()).astype(np.float32)
     face = (person + np.tensordot(share @ weights[chosen], expressions, 1))[space.cells] - space.small_mean[space.cells]
-    difference = np.tensordot(share, offsets[chosen].astype(np.float32), 1) - face
+    difference = np.tensordot(share, offsets[chosen].astype(np.float32), 1).T - face
     # The alignments' own error must not become part of the person.
     difference -= np.average(difference, axis=0, weights=space.cell_weights)
     return space.low_pass(difference.astype(np.float32))
@@ -589,14 +592,14 @@ def _blocks(frames: np.ndarray) -> list[np.ndarray]:
 
 
 def _rigid(source: np.ndarray, target: np.ndarray, skull: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The small similarities (B,), (B, 3, 3), (B, 3) from the person's head, source (B, cells, 3), to where the frames' first
+    """The small similarities (B,), (B, 3, 3), (B, 3) from the person's head, source (B, 3, cells), to where the frames' first
     alignment put it, target; robust (Cauchy)."""
     trust = skull
     for _ in range(3):
-        grown, turned, shifted = similarity(source, target, trust)
-        away = target - source @ (grown[:, None, None] * turned.swapaxes(1, 2)).astype(np.float32) - shifted[:, None].astype(np.float32)
-        distance = np.sqrt(np.einsum("npc,npc->np", away, away))
-        spread = 1.4826 * np.median(distance[:, skull > 0.3], axis=1) + 1e-6
+        grown, turned, shifted = similarity(source.swapaxes(1, 2), target.swapaxes(1, 2), trust)
+        away = target - (grown[:, None, None] * turned).astype(np.float32) @ source - shifted[..., None].astype(np.float32)
+        distance = np.sqrt(np.square(away, out=away).sum(1))
+        spread = (1.4826 * np.median(distance[:, skull > 0.3], axis=1) + 1e-6).astype(np.float32)
         trust = skull / (1 + np.square(distance / (2 * spread[:, None])))
     return grown, turned, shifted
 
