@@ -38,8 +38,11 @@ def sample(values: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
     top = np.minimum(row.astype(int), height - 2)
     right_share = (column - left).astype(values.dtype)[:, None]
     bottom_share = (row - top).astype(values.dtype)[:, None]
-    upper = values[..., top, left, :] * (1 - right_share) + values[..., top, left + 1, :] * right_share
-    lower = values[..., top + 1, left, :] * (1 - right_share) + values[..., top + 1, left + 1, :] * right_share
+    # One index into rows of texels laid end to end: several times faster than two.
+    texels, place = values.reshape(*values.shape[:-3], height * width, -1), top * width + left
+    upper, upper_right, lower, lower_right = (texels.take(place + step, axis=-2) for step in (0, 1, width, width + 1))
+    upper = upper * (1 - right_share) + upper_right * right_share
+    lower = lower * (1 - right_share) + lower_right * right_share
     return upper * (1 - bottom_share) + lower * bottom_share
 
 

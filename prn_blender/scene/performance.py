@@ -34,7 +34,7 @@ from .frames import TO_BLENDER, photo_to_world, to_blender
 from .head import add_groups, build_head_mesh
 from .image import pack_image
 from .material import build_material
-from .mesh import add_arkit_keys, build_mesh
+from .mesh import add_arkit_keys, build_mesh, set_key
 from .stage import frame_photo
 
 WAYS = ("absolute", "relative", "pc2", "arkit")
@@ -228,8 +228,7 @@ def add_frame_keys(face: bpy.types.Object, vertices: VertexFrames, frames: np.nd
     """A shape key a frame, made one a step: absolute keys under one eval_time curve, or relative ones, each with a curve of its own."""
     face.shape_key_add(name="Basis", from_mix=False)
     for number in range(len(vertices)):
-        block = face.shape_key_add(name=f"Frame {number + 1:04d}", from_mix=False)
-        block.data.foreach_set("co", np.ascontiguousarray(vertices[number], np.float32).ravel())
+        set_key(face.shape_key_add(name=f"Frame {number + 1:04d}", from_mix=False), vertices[number])
         yield
     keys = face.data.shape_keys
     action = bpy.data.actions.new(f"{face.name} Frames")
