@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -387,8 +387,8 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
 
     # The skull's motion: rigid, against this person's own face, without what the expression explains.
     skull = _skull(space, topology)
-    pose = [np.concatenate(found) for found in zip(*(
-        _rigid(explained(frames), offsets[frames].astype(np.float32) + mean, skull) for frames in _blocks(np.arange(len(offsets)))))]
+    pose = [np.concatenate(found) for found in zip(*_in_blocks(
+        lambda frames: _rigid(explained(frames), offsets[frames].astype(np.float32) + mean, skull), np.arange(len(offsets))))]
     translation = translation + scale[:, None] * (rotation @ pose[2][..., None])[..., 0]
     rotation = rotation @ pose[1]
     scale = scale * pose[0]
@@ -488,8 +488,8 @@ def _identity_and_weights(space: ShapeSpace, offsets: np.ndarray, prior: np.ndar
     normal = space.normal
     place = np.searchsorted(space.cells, space.solved)
     weighted = space.weighted.reshape(len(normal), -1, 3).transpose(2, 1, 0).reshape(-1, len(normal))  # axis by axis
-    right = np.concatenate([offsets[frames][:, :, place].astype(np.float32).reshape(len(frames), -1) @ weighted
-                            for frames in _blocks(np.arange(count))])  # (N, 179)
+    right = np.concatenate(_in_blocks(
+        lambda frames: offsets[frames][:, :, place].astype(np.float32).reshape(len(frames), -1) @ weighted, np.arange(count)))  # (N, 179)
     motion, who, how = slice(0, MOTIONS), slice(MOTIONS, n), slice(n, None)
     # Small motions left over from the first alignment are free in every frame: they are eliminated.
     inverse = np.linalg.inv(normal[motion, motion] + 1e-3 * np.eye(MOTIONS))
@@ -586,9 +586,10 @@ def _living(topology: Topology) -> np.ndarray:
     return cv2.GaussianBlur(cv2.resize(share, (GRID, GRID), interpolation=cv2.INTER_AREA), (0, 0), 2.0)[..., None]
 
 
-def _blocks(frames: np.ndarray) -> list[np.ndarray]:
-    """Numbers of frames in portions that are computed together."""
-    return np.split(frames, range(_BLOCK, len(frames), _BLOCK))
+def _in_blocks(function: Callable[[np.ndarray], Any], frames: np.ndarray) -> list[Any]:
+    """What a function gives for portions of the frames' numbers, in their order; each processor works on one."""
+    with ThreadPoolExecutor(os.cpu_count(), "PRN solve") as hands:
+        return list(hands.map(function, np.split(frames, range(_BLOCK, len(frames), _BLOCK))))
 
 
 def _rigid(source: np.ndarray, target: np.ndarray, skull: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -607,13 +608,13 @@ def _rigid(source: np.ndarray, target: np.ndarray, skull: np.ndarray) -> tuple[n
 def compressed(rows: Callable[[np.ndarray], np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
     """(count, K) coefficients and (K, C) principal directions of count rows; rows gives those of some numbers (B,) as (B, C)."""
     few = np.unique(np.linspace(0, count - 1, min(count, _SAMPLED)).astype(int))
-    sampled = np.concatenate([rows(numbers) for numbers in _blocks(few)])
+    sampled = np.concatenate(_in_blocks(rows, few))
     # By the products of the rows with each other: there are fewer of them than of columns.
     _, vectors = np.linalg.eigh(sampled.astype(np.float64) @ sampled.T)
     directions = np.linalg.qr(sampled.T @ vectors[:, :-_DETAILS - 1:-1])[0].T.astype(np.float32)
     if len(few) == count:
         return sampled @ directions.T, directions
-    return np.concatenate([rows(numbers) @ directions.T for numbers in _blocks(np.arange(count))]), directions
+    return np.concatenate(_in_blocks(lambda numbers: rows(numbers) @ directions.T, np.arange(count))), directions
 
 
 def _learn(details: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

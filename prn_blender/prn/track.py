@@ -205,7 +205,7 @@ class _Tracker:
             return
         self.searched = frame.time
         found = [crop_from_face_box(box, self.engine.bundle.crop)
-                 for box in detect_faces(self._reduced(frame.image), large=not self.all)]
+                 for box in detect_faces(self._reduced(frame.image), large=bool(self.tracks) and not self.all)]
         found = [Crop(*(np.array([crop.center_x, crop.center_y, crop.side]) * self._scale)) for crop in found]
         if self.all:
             for crop in found:
