@@ -163,7 +163,9 @@ def environment_for(purpose: str, bpy_version: str | None = None) -> Path:
 def run(python: Path, arguments: list[str]) -> int:
     """Runs the environment's Python in the user's folder with this repository importable; its exit status."""
     command = [str(python), "-P", *arguments]
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    # Matrix products here are small: the threads of numpy's library for them wait for each other longer than they compute,
+    # and take the cores from the network.
+    environment = {"OPENBLAS_NUM_THREADS": "1"} | os.environ | {"PYTHONPATH": str(ROOT)}
     if os.name == "nt":
         return subprocess.run(command, env=environment, check=False).returncode
     sys.stdout.flush()

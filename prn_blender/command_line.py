@@ -115,6 +115,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     video.add_argument("--animation", choices=("absolute", "relative", "pc2", "arkit"), default=None,
                        help="shape keys under one eval_time curve (default), relative ones, a PC2 point cache beside the "
                             "file, or the 52 ARKit shape keys with their curves (default in .glb and .fbx)")
+    video.add_argument("--texture-frames", action="store_true",
+                       help="a texture for every frame, as pictures beside the .blend file, instead of one for the whole take")
     video.add_argument("--fps", type=float, help="frames a second of the animation (default: the video's)")
     video.add_argument("--neutral", metavar="FRAME", type=int, help="the video's frame, from 0, in which the face is at rest")
     video.add_argument("--smooth", metavar="HEAD,FACE,EYES", type=smoothing_strengths, default=(1.0, 1.0, 1.0),

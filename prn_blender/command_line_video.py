@@ -1,7 +1,7 @@
 """The command line's way for videos: `capture CLIP -o take.blend`. The request is parsed and checked by command_line.
 
 video -> performance -> scene -> file, with a line of progress on stderr; what holds no mesh needs no scene. Writes the
-output, PC2 files beside a .blend file where they are asked for, and the contact sheet.
+output, PC2 files and a folder of textures beside a .blend file where they are asked for, and the contact sheet.
 """
 
 from __future__ import annotations
@@ -42,6 +42,9 @@ def capture_take(request: argparse.Namespace) -> int:
         raise CaptureError("An OBJ file holds no motion: give a video's output another ending, as .glb, .fbx, .usdc or .abc.")
     if request.animation == "pc2" and ending != ".blend":
         raise CaptureError("A PC2 point cache belongs to a .blend file: give the output that ending, or leave --animation out.")
+    if request.texture_frames and ending != ".blend":
+        raise CaptureError("Textures that change from frame to frame belong to a .blend file: give the output that ending, or leave "
+                           "--texture-frames out.")
     if request.shapes is not None:
         raise CaptureError("--shapes is for photographs: give --animation arkit for a video.")
     if request.face == "all":
@@ -82,6 +85,17 @@ def capture_take(request: argparse.Namespace) -> int:
         skin = make(performance, request.texture)
         watch.stage("texture")
     written = []
+    if request.texture_frames:
+        from .prn.frame_texture import write_frame_textures
+        from .prn.video import open_video
+        folder = request.output.with_name(f"{request.output.stem}_texture")
+        try:
+            skin = write_frame_textures(performance, open_video(request.input), folder, request.texture, request.topology,
+                                        announce=lambda text: print(text, file=sys.stderr, flush=True), progress=line)
+        finally:
+            line.end()
+        written.append(folder)
+        watch.stage("textures")
     if request.preview is not None:
         from .prn.contact_sheet import write_contact_sheet
         write_contact_sheet(request.preview, request.input, performance, skin, request.topology, request.lashes)
@@ -128,6 +142,8 @@ def build_and_export(request: argparse.Namespace, performance, skin, way: str, s
                 add_sound(scene, request.input, scene.frame_start)
             for modifier in (modifier for piece in filter(None, (built.mesh, built.openings)) for modifier in piece.modifiers):
                 modifier.filepath = "//" + Path(modifier.filepath).name
+            if request.texture_frames:
+                built.texture.filepath = f"//{skin.first.parent.name}/{skin.first.name}"
             watch.stage("scene")
             written = export(request.output, [built.mesh])
             for cache in built.files:

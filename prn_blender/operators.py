@@ -11,7 +11,7 @@ from bpy_extras.io_utils import ImportHelper
 from . import dependencies
 from .modal import JobOperator, running_job, tell
 from .next_steps import captured_face
-from .options import STRIDES, FaceOption, ResultOptions, TakeOptions, build_arguments, megabytes_a_frame
+from .options import STRIDES, FaceOption, ResultOptions, TakeOptions, build_arguments, megabytes_a_frame, picture_megabytes
 from .preferences import cache_folder, engine_choice
 from .prn import inputs
 from .prn.errors import CaptureError
@@ -188,8 +188,11 @@ class PRN_OT_capture_video(JobOperator, bpy.types.Operator, ResultOptions, TakeO
         if not self.face:
             raise CaptureError(rpt_("A performance is of one face: choose its number."))
         rate = scene.render.fps / scene.render.fps_base
+        self.folder = cache_place()
+        self.take_name = free_name(bpy.path.clean_name(self.shown.stem if self.shown else "Take"), self.folder)
         request = TakeRequest(footage, rate, self.face, self.eye_distance / 1000, self.topology.lower(),
-                              int(self.texture_size), engine_choice(context))
+                              int(self.texture_size), engine_choice(context),
+                              self.folder / f"{self.take_name}_texture" if self.texture_frames else None, None if self.match_time else rate)
         return lambda job: capture_take(request, job)
 
     def build(self, context, take):
@@ -200,15 +203,15 @@ class PRN_OT_capture_video(JobOperator, bpy.types.Operator, ResultOptions, TakeO
         scene, performance = context.scene, take.performance
         if self.match_time:
             match_time(scene, performance.fps, performance.start + len(performance))
-        folder = cache_place()
-        name = free_name(bpy.path.clean_name(self.shown.stem if self.shown else "Take"), folder)
         built = yield from performance_steps(
             performance, take.texture, scene, way=self.way.lower(), topology=self.topology.lower(),
-            stride=STRIDES[self.take_detail], source=self.shown, folder=folder, name=name, first=self.first,
+            stride=STRIDES[self.take_detail], source=self.shown, folder=self.folder, name=self.take_name, first=self.first,
             skipped=self.skipped, parent=parent_collection(self), lashes=self.with_lashes)
         for piece in filter(None, (built.mesh, built.openings)):
             for modifier in piece.modifiers:
                 modifier.filepath = relative(modifier.filepath)
+        if self.texture_frames:
+            built.texture.filepath = relative(built.texture.filepath)
         for background in built.camera.data.background_images:
             background.image.filepath = relative(background.image.filepath)
         if self.with_sound and self.sound and self.sound.is_file():
@@ -284,6 +287,7 @@ def draw_take(layout, options) -> None:
     row.prop(options, "take_detail")
     draw_lashes(layout, options)
     layout.prop(options, "texture_size")
+    layout.prop(options, "texture_frames")
     layout.prop(options, "eye_distance")
     layout.prop(options, "match_time")
     layout.prop(options, "with_sound")
@@ -293,12 +297,15 @@ def draw_take(layout, options) -> None:
     else:
         text = rpt_("{size:.2f} MB a frame").format(size=size)
     layout.label(text=text, icon="DISK_DRIVE", translate=False)
+    if options.texture_frames:
+        layout.label(text=rpt_("Textures: about {size:.2f} MB a frame").format(size=picture_megabytes(options)), icon="IMAGE_DATA",
+                     translate=False)
 
 
 def free_name(name: str, folder) -> str:
-    """A name whose point cache is not there yet: another take's would be overwritten."""
+    """A name whose point cache and textures are not there yet: another take's would be overwritten."""
     names = (name, *(f"{name}_{number}" for number in range(2, 10_000)))
-    return next(free for free in names if not (folder / f"{free}_Face.pc2").exists())
+    return next(free for free in names if not (folder / f"{free}_Face.pc2").exists() and not (folder / f"{free}_texture").exists())
 
 
 def cache_place():

@@ -8,6 +8,7 @@ from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty
 
 # Of the shipped topology, of the surfaces in eyes and mouth, and of a head's lashes.
 VERTICES, OPENINGS, LASHES = {"FULL": 51892, "HALF": 12826, "QUARTER": 3128, "LOOPS": 3003, "HEAD": 11564}, 1734, 960
+BYTES_A_TEXEL = 0.08  # about what a texel of a frame's own texture takes in its JPEG file; sharp videos take more
 STRIDES = {"FULL": 1, "HALF": 2, "QUARTER": 4}
 
 EYE_DISTANCE = {
@@ -63,6 +64,9 @@ class TakeOptions:
     take_detail: EnumProperty(
         name="Detail", description="How dense the position map's grid is in every frame; the other topologies have one density",
         items=ResultOptions.__annotations__["detail"].keywords["items"], default="HALF")
+    texture_frames: BoolProperty(
+        name="Texture per Frame", default=False,
+        description="A texture for every frame, as pictures in a folder beside the .blend file, instead of one for the whole take")
     match_time: BoolProperty(
         name="Match Scene", description="Give the scene the video's frame rate and length; off: the scene stays as it is")
     with_sound: BoolProperty(name="Sound", default=True, description="Add the movie's sound to the video sequencer")
@@ -77,6 +81,11 @@ def build_arguments(options: ResultOptions) -> dict:
     """The options as arguments of `build_face`."""
     return {"topology": options.topology.lower(), "stride": STRIDES[options.detail], "with_camera": options.with_camera,
             "shapes": options.with_shapes, "lashes": options.with_lashes}
+
+
+def picture_megabytes(options) -> float:
+    """About what a frame's own texture takes on the disk."""
+    return BYTES_A_TEXEL * int(options.texture_size) ** 2 / 1e6
 
 
 def megabytes_a_frame(options) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from .footage import Footage, Picture
 from .prn.engine import EngineChoice, open_engine
 from .prn.errors import CaptureCancelled
+from .prn.frame_texture import FrameTextures, write_frame_textures
 from .prn.image_io import load_image
 from .prn.performance import Performance, capture_performance
 from .prn.take_texture import make_take_skin, make_take_texture
@@ -31,12 +32,14 @@ class TakeRequest:
     topology: str = "grid"  # whose UV layout the texture is in
     texture_size: int | None = 2048  # None: no texture is wanted
     engine: EngineChoice = EngineChoice()
+    frame_textures: Path | None = None  # the folder for a texture a frame; None: one for the whole take
+    rate: float | None = None  # of the scene that is to show these; None: the video's
 
 
 @dataclass(frozen=True)
 class Take:
     performance: Performance
-    texture: bytes | None  # PNG
+    texture: bytes | FrameTextures | None  # PNG, or pictures in a folder
 
 
 _performances = Kept(1)  # so that another way of building, in the redo panel, does not begin with the video anew
@@ -45,10 +48,14 @@ _performances = Kept(1)  # so that another way of building, in the redo panel, d
 def capture_take(request: TakeRequest, job) -> Take:
     """The whole work. job: as in jobs.py. Raises CaptureError in one sentence, or jobs.Cancelled."""
     path = request.source if isinstance(request.source, Path) else request.source.path
-    key = replace(request, texture_size=None, topology=""), file_state(path)
+    key = replace(request, texture_size=None, topology="", frame_textures=None, rate=None), file_state(path)
     performance = _performances.get(key, partial(_perform, request, job))
     texture = None
-    if request.texture_size:
+    if request.frame_textures:
+        texture = write_frame_textures(
+            performance, _video(request), request.frame_textures, request.texture_size, request.topology, request.rate,
+            progress=lambda progress: job.report("Making the textures", progress.fraction))
+    elif request.texture_size:
         job.report("Making the texture", 0.95)
         make = make_take_skin if request.topology == "head" else make_take_texture
         texture = encode(".png", make(performance, request.texture_size))
@@ -57,17 +64,19 @@ def capture_take(request: TakeRequest, job) -> Take:
 
 
 def _perform(request: TakeRequest, job) -> Performance:
-    video = open_video(request.source) if isinstance(request.source, Path) else footage_video(request.source, request.fps)
-
     def follow(progress: Progress) -> None:
         fraction = progress.fraction
         job.report("Following the face", None if fraction is None else TRACKED * fraction)
     try:
-        return capture_performance(video, face=request.face, interocular=request.interocular, engine=open_engine(request.engine),
+        return capture_performance(_video(request), face=request.face, interocular=request.interocular, engine=open_engine(request.engine),
                                    progress=follow, cancelled=lambda: job.cancelled)
     except CaptureCancelled:
         job.report()  # leaves by jobs.Cancelled, as all other work does
         raise
+
+
+def _video(request: TakeRequest) -> Video:
+    return open_video(request.source) if isinstance(request.source, Path) else footage_video(request.source, request.fps)
 
 
 def forget() -> None:

@@ -54,7 +54,7 @@ def make_take(count: int = 60, noise: float = 0.0, seed: int = 0, still: bool = 
         crop = Crop(*places[i], 110.0)
         seen = (4.5 * head @ rotations[i].T).astype(np.float32)
         guess = np.clip(weights[i] + rng.normal(0, 0.05 if noise else 1e-9, 52), 0, 1).astype(np.float32)
-        faces = [] if i in missing else [TrackedFace(0, crop, seen, guess)]
+        faces = [] if i in missing else [TrackedFace(0, crop, seen, guess, 0.0)]
         frames.append(TrackedFrame(int(i), i / FPS, IMAGE, faces, False))
     return Take(frames, weights, rotations, places)
 

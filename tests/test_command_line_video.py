@@ -49,6 +49,22 @@ def test_a_movie_becomes_a_blend_file_and_a_contact_sheet(folder, tmp_path):
     assert {"clip ARKit", "clip Head"} <= {action.name for action in bpy.data.actions}
 
 
+@pytest.mark.slow
+def test_a_movie_with_a_texture_a_frame(folder, tmp_path):
+    result = capture(folder / "clip.mp4", "-o", "take.blend", "--texture-frames", "--texture", "512", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "A texture for each of 12 frames, 512 x 512 pixels: about" in result.stderr and "wrote take_texture" in result.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["take.blend", "take_texture"]
+    assert len(list((tmp_path / "take_texture").iterdir())) == 12
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("take.blend", "take_texture"):
+        (tmp_path / name).rename(tmp_path / "elsewhere" / name)
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "elsewhere" / "take.blend"))
+    texture = bpy.data.images["Face Texture"]
+    assert texture.source == "SEQUENCE" and texture.filepath == "//take_texture/take_texture_0001.jpg"
+    assert Path(bpy.path.abspath(texture.filepath)).exists()
+
+
 def test_a_movie_becomes_a_recording_with_a_row_a_frame(folder, tmp_path):
     """Without Blender, and so soon."""
     result = capture(folder / "clip.mp4", "-o", "take.csv", cwd=tmp_path)
@@ -82,6 +98,7 @@ def test_a_sequence_by_its_pattern(folder, tmp_path):
     (["empty.mp4"], 3, "No face found in 'empty.mp4'"),
     (["clip.mp4", "-o", "take.obj"], 2, "An OBJ file holds no motion"),
     (["clip.mp4", "-o", "take.glb", "--animation", "pc2"], 2, "A PC2 point cache belongs to a .blend file"),
+    (["clip.mp4", "-o", "take.glb", "--texture-frames"], 2, "Textures that change from frame to frame belong to a .blend file"),
     (["clip.mp4", "--shapes"], 2, "--shapes is for photographs"),
     (["clip.mp4", "--face", "all"], 2, "one face at a time"),
     (["clip.mp4", "--surface", "raw"], 2, "leave --surface out"),

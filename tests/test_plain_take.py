@@ -56,7 +56,7 @@ def take(topology):
     for i, (rotation, head) in enumerate(zip(rotations, heads)):
         shaken = head + rng.normal(0, 0.0004, 3)  # a network's crops tremble
         seen = (4.5 * shaken @ rotation.T).astype(np.float32)
-        recorder.add(TrackedFrame(i, i / FPS, IMAGE, [], False), TrackedFace(0, Crop(160.0, 120.0, 110.0), seen, None))
+        recorder.add(TrackedFrame(i, i / FPS, IMAGE, [], False), TrackedFace(0, Crop(160.0, 120.0, 110.0), seen, None, 0.0))
     return solve_plain(recorder, "the take", FPS, (320, 240))
 
 
@@ -108,7 +108,7 @@ def test_smoothing_smooths(topology):
         recorder, rng = PlainRecorder(topology), np.random.default_rng(1)
         for i in range(COUNT):
             seen = (4.5 * heads[0] @ rotation_of(rng.normal(0, 0.5)).T).astype(np.float32)
-            recorder.add(TrackedFrame(i, i / FPS, IMAGE, [], False), TrackedFace(0, Crop(160.0, 120.0, 110.0), seen, None))
+            recorder.add(TrackedFrame(i, i / FPS, IMAGE, [], False), TrackedFace(0, Crop(160.0, 120.0, 110.0), seen, None, 0.0))
         takes.append(solve_plain(recorder, "the take", FPS, (320, 240), smoothing))
     rough, calm = (np.mean([angle(a, b) for a, b in zip(take.rotation, take.rotation[1:])]) for take in takes)
     assert calm < 0.5 * rough

@@ -58,6 +58,17 @@ def test_a_movie_becomes_an_animated_face(scene, movie, monkeypatch):
     assert face["prn_capture"]["expression"] == face.data.shape_keys.animation_data.action
 
 
+def test_a_texture_a_frame(scene, movie):
+    # The scene stays at its own rate: twice the movie's.
+    scene.render.fps = 48
+    assert bpy.ops.prn.capture_video(filepath=str(movie), way="ARKIT", texture_size="512", texture_frames=True) == {"FINISHED"}
+    face = bpy.context.active_object
+    node = next(node for node in face.data.materials[0].node_tree.nodes if node.type == "TEX_IMAGE")
+    assert node.image.source == "SEQUENCE" and node.image_user.frame_start == scene.frame_start
+    first = Path(bpy.path.abspath(node.image.filepath))
+    assert first.exists() and len(list(first.parent.iterdir())) == node.image_user.frame_duration == 2 * COUNT - 1
+
+
 def test_a_strip_where_it_lies(scene, movie, tmp_path):
     """Trimmed, moved and saved: the take begins where the strip does, and the files are relative."""
     (tmp_path / "take.avi").write_bytes(movie.read_bytes())

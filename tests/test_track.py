@@ -109,7 +109,7 @@ def test_a_missing_movie_is_refused_at_once():
 
 
 def test_memory_does_not_grow_with_the_length():
-    """A source without end: frames are made as they are asked for, and none but a batch is kept."""
+    """A source without end: frames are made little before they are asked for, and none but two batches are kept."""
     made = []
 
     def frames():
@@ -121,4 +121,4 @@ def test_memory_does_not_grow_with_the_length():
     most = 0
     for found in itertools.islice(capture_video(frames()), 40):
         most = max(most, sum(reference() is not None for reference in made))
-    assert len(made) >= 40 and most <= 2 * BATCH
+    assert len(made) >= 40 and most <= 3 * BATCH

@@ -1,7 +1,7 @@
 """Measures a performance in Blender: `build.py bench-blender --json FILE`. Building keys beside a bare loop, and playing them.
 
-240 frames of a made-up take on the 1/2 grid. Building is compared with shape_key_add and foreach_set of ready coordinates
-in the same run, in turns, medians of processor time; playing is a frame_set with the evaluated mesh, under -b. Needs bpy; writes FILE.
+240 frames of a made-up take on the 1/2 grid. Building is compared with shape_key_add and foreach_set of ready coordinates,
+as scripts do it (on `data`), in the same run, in turns, medians of processor time; playing is a frame_set with the evaluated mesh, under -b. Needs bpy; writes FILE.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def made_up() -> Performance:
         scale=np.full(FRAMES, 1500.0), weights=(0.3 + 0.3 * waves).astype(np.float32),
         details=rng.normal(0, 0.01, (FRAMES, 24)).astype(np.float32), neutral=topology.mean,
         shapes=space.basis[space.identities:].reshape(52, GRID, GRID, 3),
-        detail_shapes=rng.normal(0, 0.02, (24, RESIDUAL, RESIDUAL, 3)).astype(np.float32), neutral_frame=0, key_frames={},
-        warnings=[], topology=topology)
+        detail_shapes=rng.normal(0, 0.02, (24, RESIDUAL, RESIDUAL, 3)).astype(np.float32), identity=None, residual=None,
+        metric=1.0, neutral_frame=0, key_frames={}, warnings=[], topology=topology)
 
 
 def empty_face(performance: Performance) -> bpy.types.Object:

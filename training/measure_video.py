@@ -22,10 +22,8 @@ import numpy as np
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.engine import OnnxEngine
 from prn_blender.prn.errors import CaptureError
-from prn_blender.prn.face_fit import load_shape_space
 from prn_blender.prn.image_io import load_image
-from prn_blender.prn.performance import Performance, Recorder, Smoothing, solve
-from prn_blender.prn.track import capture_video
+from prn_blender.prn.performance import Performance, Recorder, Smoothing, record, solve
 from prn_blender.prn.inputs import MOVIES
 from prn_blender.prn.video import open_video
 from prn_blender.prn.weights import load_bundle
@@ -60,14 +58,11 @@ def still_clip(path: Path, frames: int = 150, fps: float = 30.0) -> None:
 
 def tracked(path: Path, engine: OnnxEngine) -> tuple[Recorder, float]:
     """The longest track of a clip, recorded, and the clip's rate."""
-    space, recorders = load_shape_space(), {}
     video = open_video(path)
-    for frame in capture_video(video, engine=engine):
-        for face in frame.faces:
-            recorders.setdefault(face.track, Recorder(space)).add(frame, face)
+    recorders, _, _ = record(video, "largest", engine)
     if not recorders:
         raise CaptureError(f"No face found in '{path}': leave it out.")
-    return max(recorders.values(), key=lambda recorder: recorder.size), video.fps
+    return max(recorders, key=lambda recorder: recorder.size), video.fps
 
 
 def performed(recorder: Recorder, fps: float, smoothing: Smoothing = Smoothing()) -> Performance:

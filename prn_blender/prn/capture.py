@@ -189,7 +189,7 @@ def place_face(
     eyes_apart = np.linalg.norm(landmarks[_LEFT_EYE].mean(0) - landmarks[_RIGHT_EYE].mean(0))
     to_metric = interocular / float(eyes_apart)
     yaw, pitch, roll = angles(rotation)
-    visibility = _visibility(position_map, topology)
+    visibility = visibility_of(position_map, topology)
     ended = time.perf_counter()
     return FaceCapture(
         image=image,
@@ -227,7 +227,7 @@ def angles(rotation: np.ndarray) -> tuple[float, float, float]:
     return float(np.rad2deg(yaw)), float(np.rad2deg(pitch)), float(np.rad2deg(roll))
 
 
-def _visibility(position_map: np.ndarray, topology: Topology) -> np.ndarray:
+def visibility_of(position_map: np.ndarray, topology: Topology) -> np.ndarray:
     """(256, 256) float32: the cosine between surface and camera, 0 where it is turned away, hidden, or no face."""
     grid = topology.grid(1)
     vertices = grid.sample(position_map)

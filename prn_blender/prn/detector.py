@@ -60,6 +60,8 @@ _LAST_SEARCHES = (
 _PYRAMID_FACTOR = 0.8
 # Where some face is this certain, the less certain ones are nearly always something else.
 _CERTAIN = 0.9
+# With less, as of a face half behind a microphone, one search alone does not place the box well.
+_SURE = 0.99
 # Two boxes are the same face if their overlap covers this much of the smaller one.
 _SAME_FACE_OVERLAP = 0.5
 
@@ -68,15 +70,17 @@ _lock = threading.Lock()
 _cascades: dict = {}
 
 
-def detect_faces(image: np.ndarray) -> list[FaceBox]:
+def detect_faces(image: np.ndarray, large: bool = False) -> list[FaceBox]:
     """Find the faces in a picture.
 
-    image: (H, W, 3) uint8 RGB of any size. Returns the faces' boxes (image frame, pixels), largest first; an empty list
-    if there is none. Takes about 0.15 s for a small photograph and 0.4 s for a large one on one core.
+    image: (H, W, 3) uint8 RGB of any size. large: where one large face is found for certain, small ones beside it do not
+    matter, and are not looked for; that takes a quarter of the time. Returns the faces' boxes (image frame, pixels), largest
+    first; an empty list if there is none. Takes about 0.15 s for a small photograph and 0.4 s for a large one on one core.
     """
-    for searches in (_FIRST_SEARCHES, _PATIENT_SEARCHES, _LAST_SEARCHES):
+    stages = (_FIRST_SEARCHES, _PATIENT_SEARCHES, _LAST_SEARCHES)
+    for searches in (_FIRST_SEARCHES[:1], *stages) if large else stages:
         found = [box for search in searches for box in _run(image, search)]
-        if found:
+        if found and (searches in stages or any(box.confidence >= _SURE for box in found)):
             break
     faces: list[FaceBox] = []
     for box in sorted(found, key=lambda box: -box.confidence):

@@ -46,16 +46,21 @@ class FaceFit:
 def similarity(source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     """Scale, rotation (3, 3), translation (3,) that carry source (N, 3) onto target in the weighted least squares sense.
 
+    Leading axes broadcast, and are problems of their own: scale (...,), rotation (..., 3, 3), translation (..., 3).
     Umeyama, "Least-squares estimation of transformation parameters between two point patterns" (PAMI 1991).
     """
-    share = weights / weights.sum()
-    source_centre, target_centre = share @ source, share @ target
+    # Axis by axis, (..., 3, N): numpy is slow along short last axes. Points that lie so in memory are not copied.
+    source, target = (np.ascontiguousarray(points.swapaxes(-1, -2)) for points in (source, target))
+    share = (weights / weights.sum(-1, keepdims=True))[..., None]
+    source_centre, target_centre = source @ share, target @ share  # (..., 3, 1)
     a, b = source - source_centre, target - target_centre
-    u, s, vt = np.linalg.svd((b * share[:, None]).T @ a)
-    sign = np.array([1, 1, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
-    rotation = (u * sign) @ vt
-    scale = float((s * sign).sum() / (share @ (a ** 2).sum(1)))
-    return scale, rotation, target_centre - scale * rotation @ source_centre
+    weighted = a * share[..., 0][..., None, :]
+    u, s, vt = np.linalg.svd(b @ weighted.swapaxes(-1, -2))
+    sign = np.ones(s.shape)
+    sign[..., 2] = np.sign(np.linalg.det(u) * np.linalg.det(vt))
+    rotation = (u * sign[..., None, :]) @ vt
+    scale = (s * sign).sum(-1) / (weighted * a).sum((-1, -2))
+    return scale, rotation, target_centre[..., 0] - scale[..., None] * (rotation @ source_centre)[..., 0]
 
 
 class ShapeSpace:
@@ -106,20 +111,21 @@ class ShapeSpace:
         n = self.bounded = MOTIONS + self.identities
         self._free_inverse = np.linalg.inv(normal[:n, :n] + np.diag(self.prior[:n])).astype(np.float32)
         self._cross = normal[:n, n:].astype(np.float32)
-        self._grid_blur = cv2.GaussianBlur(mask.reshape(GRID, GRID).astype(np.float32), (0, 0), RESIDUAL_BLUR)
+        blur = cv2.GaussianBlur(mask.reshape(GRID, GRID).astype(np.float32), (0, 0), RESIDUAL_BLUR)
+        self._grid_gain = np.repeat(1 / np.maximum(blur, 1e-3)[..., None], 3, 2)
 
     def solve(self, offsets: np.ndarray, expression: np.ndarray) -> np.ndarray:
-        """Small motion (7,) and coefficients (172,) that explain offsets from the mean (solved, 3), head frame.
+        """Small motions (N, 7) and coefficients (N, 172) in one, that explain N offsets from the mean (N, solved, 3), head frame.
 
-        expression (52,): the prior of the ARKit weights.
+        expression (N, 52): the prior of the ARKit weights.
         """
         n = self.bounded
-        right = self.weighted @ offsets.ravel()
+        right = offsets.reshape(len(offsets), -1) @ self.weighted.T
         pulled = right.copy()
-        pulled[n:] += self.prior[n:] * expression
-        solution = self._inverse @ pulled
-        solution[n:] = np.clip(solution[n:], 0, 1)
-        solution[:n] = self._free_inverse @ (right[:n] - self._cross @ solution[n:])
+        pulled[:, n:] += self.prior[n:] * expression
+        solution = pulled @ self._inverse.T
+        solution[:, n:] = np.clip(solution[:, n:], 0, 1)
+        solution[:, :n] = (right[:, :n] - solution[:, n:] @ self._cross.T) @ self._free_inverse.T
         return solution
 
     def offsets(self, coefficients: np.ndarray) -> np.ndarray:
@@ -130,37 +136,43 @@ class ShapeSpace:
         """(64, 64, 3) residuals (cells, 3) blurred within the mask, and carried smoothly beyond it."""
         grid = np.zeros((GRID * GRID, 3), np.float32)
         grid[self.cells] = residual
-        blurred = cv2.GaussianBlur(grid.reshape(GRID, GRID, 3), (0, 0), RESIDUAL_BLUR)
-        return blurred / np.maximum(self._grid_blur, 1e-3)[..., None]
+        return cv2.GaussianBlur(grid.reshape(GRID, GRID, 3), (0, 0), RESIDUAL_BLUR) * self._grid_gain
 
     def align(self, everything: np.ndarray,
-              expression: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-        """Scale, rotation, translation of the head in a map's reading (4096, 3), and the last solution (179,).
+              expression: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Scale (N,), rotation (N, 3, 3), translation (N, 3) of the head in N maps' readings (N, 4096, 3), and the last
+        solution (N, 179): many are solved at little more than the cost of one.
 
-        expression (52,): the prior of the ARKit weights.
+        expression (N, 52): the prior of the ARKit weights.
         """
-        target, mean = everything[self.solved], self.small_mean[self.solved]
+        target, mean, expression = everything[:, self.solved], self.small_mean[self.solved], expression.astype(np.float32)
         scale, rotation, translation = similarity(mean, target, self.weights)
         for _ in range(ITERATIONS):
-            in_head = ((target - translation) @ rotation / scale).astype(np.float32)
-            solution = self.solve(in_head - mean, expression.astype(np.float32))
-            turn, shift, growth = solution[:3], solution[3:6], float(solution[6])
-            translation = translation + scale * rotation @ shift
-            rotation, scale = rotation @ cv2.Rodrigues(turn.astype(np.float64))[0], scale * (1 + growth)
+            solution = self.solve(in_head(target, scale, rotation, translation) - mean, expression)
+            turn, shift, growth = solution[:, :3].astype(np.float64), solution[:, 3:6], solution[:, 6].astype(np.float64)
+            translation = translation + scale[:, None] * (rotation @ shift[..., None])[..., 0]
+            rotation = rotation @ np.stack([cv2.Rodrigues(one)[0] for one in turn])
+            scale = scale * (1 + growth)
         return scale, rotation, translation, solution
 
     def fit(self, position_map: np.ndarray, expression: np.ndarray) -> FaceFit:
         """Fit one map (256, 256, 3) in any frame similar to the head frame, with the network's ARKit weights (52,)."""
-        everything = reading(position_map).reshape(-1, 3)
-        scale, rotation, translation, solution = self.align(everything, expression)
+        everything = reading(position_map).reshape(1, -1, 3)
+        scale, rotation, translation, solution = (found[0] for found in self.align(everything, expression[None]))
         coefficients = solution[MOTIONS:]
         small = self.offsets(coefficients).reshape(GRID, GRID, 3)
-        seen = ((everything[self.cells] - translation) @ rotation / scale).astype(np.float32)
+        seen = in_head(everything[0, self.cells], scale, rotation, translation)
         residual = self.low_pass(seen - self.small_mean[self.cells] - small.reshape(-1, 3)[self.cells])
         head_map = self.mean + cv2.resize(small + residual, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
         fitted = cv2.transform(head_map, np.column_stack([scale * rotation, translation]))
         n = self.identities
         return FaceFit(fitted, head_map, rotation, scale, translation, coefficients[:n], coefficients[n:], residual)
+
+
+def in_head(points: np.ndarray, scale: np.ndarray, rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
+    """Points (..., P, 3) of maps in the head frame of their poses (...,), (..., 3, 3), (..., 3); float32."""
+    turned = (rotation / scale[..., None, None]).astype(np.float32)
+    return (points - translation[..., None, :].astype(np.float32)) @ turned
 
 
 def small_motions(points: np.ndarray) -> np.ndarray:
@@ -172,11 +184,8 @@ def small_motions(points: np.ndarray) -> np.ndarray:
 
 
 def reading(position_map: np.ndarray) -> np.ndarray:
-    """(64, 64, 3) a map at the centres of the fit's cells."""
-    step = SIZE // GRID
-    low, high = step // 2 - 1, step // 2
-    return (position_map[low::step, low::step] + position_map[low::step, high::step]
-            + position_map[high::step, low::step] + position_map[high::step, high::step]) / 4
+    """(64, 64, 3) a map at the centres of the fit's cells: the mean of the four texels round each."""
+    return cv2.resize(position_map, (GRID, GRID), interpolation=cv2.INTER_LINEAR)
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -20,7 +22,7 @@ from .capture import INTEROCULAR
 from .contact import close_lids, close_lips
 from .engine import Engine, open_engine
 from .errors import CaptureError, NoFaceError
-from .face_fit import GRID, MOTIONS, ShapeSpace, load_shape_space, reading, similarity
+from .face_fit import GRID, MOTIONS, ShapeSpace, in_head, load_shape_space, reading, similarity
 from .position_map import HM08, SIZE, Topology, load_topology
 from .smooth import rotation_vectors, rotations_of, smooth
 from .track import Progress, TrackedFace, TrackedFrame, capture_video
@@ -29,7 +31,8 @@ from .video import Video, open_video
 BRIDGED = 0.5               # seconds: gaps up to this are interpolated, longer ones are left out
 CELLS = GRID * GRID
 RESIDUAL = 32               # what the shapes lack is low-passed, so that a map of 32x32 holds all of it
-_BLOCK = 16                 # frames whose vertices are computed together
+_BLOCK = 16                 # frames that are computed together: a matrix product over some costs little more than for one
+_ALIGNED = 8                # frames that a recorder aligns together, and keeps until then, pictures and all
 _DETAILS, _SAMPLED = 24, 600    # of it so many principal directions are kept, found on so many frames
 _ROUNDS = 3                 # of solving for the identity and for the expressions in turn
 _WORTH = 40.0               # a take's frames err together: however many, they count as these few against the identity's prior
@@ -146,7 +149,7 @@ class VertexFrames:
         if not 0 <= frame < len(self):
             raise IndexError(frame)
         if not self._first <= frame < self._first + _BLOCK:
-            # Frames are mostly asked for in order, and a matrix product over some of them costs little more than for one.
+            # Frames are mostly asked for in order.
             self._first = frame - frame % _BLOCK
             part = slice(self._first, self._first + _BLOCK)
             weights = np.concatenate([self.performance.weights[part], self.performance.details[part]], 1).astype(np.float32)
@@ -172,13 +175,20 @@ class TrackNotes:
         self.size = 0.0  # pixels, summed over the frames: how much of the take this face is
         self.best: dict[str, tuple[float, KeyFrame]] = {}
 
-    def note(self, frame: TrackedFrame, face: TrackedFace, scale: float, rotation: np.ndarray, translation: np.ndarray) -> None:
-        """scale, rotation, translation: from the head to the crop. The frame's error has been noted before."""
+    def note(self, frame: TrackedFrame, face: TrackedFace) -> None:
         self.frames.append(frame.index)
         self.times.append(frame.time)
-        self.poses.append((scale * face.crop.side, rotation, face.crop.to_image(translation).astype(np.float64)))
         self.size += face.crop.side
+
+    def judge(self, frame: TrackedFrame, face: TrackedFace, error: float, scale: float, rotation: np.ndarray,
+              translation: np.ndarray) -> None:
+        """What an alignment says of a noted frame; scale, rotation, translation: from the head to the crop."""
+        self.errors.append(error)
+        self.poses.append((scale * face.crop.side, rotation, face.crop.to_image(translation).astype(np.float64)))
         self._consider(frame, face, rotation)
+
+    def finish(self) -> None:
+        """To be called when all frames are added."""
 
     def _consider(self, frame: TrackedFrame, face: TrackedFace, rotation: np.ndarray) -> None:
         """Keep the picture if it is the best yet of its kind: sharp, large, at rest; from the front or from a side."""
@@ -188,13 +198,11 @@ class TrackNotes:
         expression = np.zeros(len(ARKIT_NAMES)) if face.expression is None else face.expression
         blink = max(expression[ARKIT_NAMES.index("eyeBlinkLeft")], expression[ARKIT_NAMES.index("eyeBlinkRight")])
         opening = float(expression[ARKIT_NAMES.index("jawOpen")])
-        piece = face.crop.cut(frame.image, 96).mean(2)
-        sharpness = float(np.log(cv2.Laplacian(piece, cv2.CV_32F).std() + 1e-3))
         # A hand or a microphone before the face makes a map that fits no head well.
-        merit = sharpness + 0.5 * np.log(face.crop.side) - 2.0 * blink - 500.0 * self.errors[-1]
+        merit = face.sharpness + 0.5 * np.log(face.crop.side) - 2.0 * blink - 500.0 * self.errors[-1]
         kinds = {"front": merit - 0.04 * abs(yaw) - 1.5 * opening - 0.3 * float(expression.sum())}
         if opening > 0.25:
-            kinds["mouth"] = sharpness + 3.0 * min(opening, 0.7) - 0.04 * abs(yaw)
+            kinds["mouth"] = face.sharpness + 3.0 * min(opening, 0.7) - 0.04 * abs(yaw)
         if abs(yaw) > 15:
             kinds["left" if yaw > 0 else "right"] = merit - 0.04 * abs(abs(yaw) - 35) - 0.3 * float(expression.sum())
         for kind, value in kinds.items():
@@ -225,32 +233,52 @@ class TrackNotes:
 
 
 class Recorder(TrackNotes):
-    """Collects one track: a few numbers a frame in memory, its maps in a temporary file."""
+    """Collects one track: a few numbers a frame in memory, its maps in a temporary file.
+
+    Some frames are aligned together, in a thread of their own while the next ones are tracked.
+    """
 
     def __init__(self, space: ShapeSpace) -> None:
         super().__init__()
         self.space = space
         self.expressions: list[np.ndarray] = []
+        self._waiting: list[tuple[TrackedFrame, TrackedFace, np.ndarray]] = []
+        self._aligner = ThreadPoolExecutor(1, "PRN align")
+        self._aligned: Future = self._aligner.submit(int)
         self._file = tempfile.TemporaryFile(prefix="prn-take-")
 
     def add(self, frame: TrackedFrame, face: TrackedFace) -> None:
-        everything = reading(face.crop_map).reshape(-1, 3)
-        scale, rotation, translation, solution = self.space.align(everything, face.expression)
-        # Offsets from the mean head: small numbers, so that half precision holds a fiftieth of a millimetre.
-        in_head = (everything - translation) @ rotation / scale
-        offsets = (in_head - self.space.small_mean)[self.space.cells]
-        self._file.write(offsets.astype(np.float16).tobytes())
-        # What no head of the shape space explains.
-        unexplained = in_head[self.space.solved] - self.space.small_mean[self.space.solved]
-        unexplained = unexplained.ravel() - solution[MOTIONS:] @ self.space.seen[MOTIONS:]
-        self.errors.append(float(np.sqrt(np.mean(unexplained ** 2))))
+        self.note(frame, face)
         self.expressions.append(face.expression)
-        self.note(frame, face, scale, rotation, translation)
+        self._waiting.append((frame, face, reading(face.crop_map).reshape(-1, 3)))
+        if len(self._waiting) == _ALIGNED:
+            self._aligned.result()  # no more than one portion is kept, and what went wrong is raised here
+            self._aligned = self._aligner.submit(self._align, self._waiting)
+            self._waiting = []
+
+    def finish(self) -> None:
+        self._aligned.result()
+        if self._waiting:
+            self._align(self._waiting)
+            self._waiting = []
+
+    def _align(self, waiting: list[tuple[TrackedFrame, TrackedFace, np.ndarray]]) -> None:
+        frames, faces, readings = zip(*waiting)
+        space, readings = self.space, np.stack(readings)
+        *poses, solution = space.align(readings, np.stack([face.expression for face in faces]))
+        # Offsets from the mean head: small numbers, so that half precision holds a fiftieth of a millimetre.
+        offsets = in_head(readings, *poses) - space.small_mean
+        self._file.write(offsets[:, space.cells].swapaxes(1, 2).astype(np.float16).tobytes())
+        # What no head of the shape space explains.
+        unexplained = offsets[:, space.solved].reshape(len(frames), -1) - solution[:, MOTIONS:] @ space.seen[MOTIONS:]
+        errors = np.sqrt(np.square(unexplained).mean(1))
+        for frame, face, error, scale, rotation, translation in zip(frames, faces, errors, *poses):
+            self.judge(frame, face, float(error), scale, rotation, translation)
 
     def offsets(self) -> np.ndarray:
-        """(N, cells, 3) float16 as a view of the file."""
+        """(N, 3, cells) float16 as a view of the file."""
         self._file.flush()
-        return np.memmap(self._file, np.float16, "r").reshape(len(self.frames), -1, 3)
+        return np.memmap(self._file, np.float16, "r").reshape(len(self.frames), 3, -1)
 
 
 def capture_performance(
@@ -277,22 +305,12 @@ def capture_performance(
         raise CaptureError(f"There is no face {face}: faces are counted from 1.")
     if fps is not None and not 1 <= fps <= 240:
         raise CaptureError(f"A rate of {fps:g} frames a second is not possible: give a number from 1 to 240.")
+    from .plain_take import solve_plain
     engine = engine or open_engine()
-    # Without a shape space there is neither identity nor expression to solve for.
-    from .plain_take import PlainRecorder, solve_plain
-    own = engine.topology.name != HM08
     video = source if isinstance(source, Video) else open_video(source)
-    recorders: dict[int, TrackNotes] = {}
-    size, last = (0, 0), 0.0
     # Somebody else than the largest can only be chosen if all are followed.
-    for frame in capture_video(video, faces="largest" if face == 1 else "all", engine=engine,
-                               progress=progress, cancelled=cancelled):
-        size, last = size if size[0] else frame.image.shape[1::-1], frame.time
-        for seen in frame.faces:
-            if seen.track not in recorders:
-                recorders[seen.track] = PlainRecorder(engine.topology) if own else Recorder(load_shape_space())
-            recorders[seen.track].add(frame, seen)
-    chosen = [recorder for recorder in sorted(recorders.values(), key=lambda recorder: -recorder.size)
+    recorders, size, last = record(video, "largest" if face == 1 else "all", engine, progress, cancelled)
+    chosen = [recorder for recorder in sorted(recorders, key=lambda recorder: -recorder.size)
               if len(recorder.frames) >= 2]
     if not chosen:
         raise NoFaceError(f"No face found in {video.name}: use a video in which a face is well lit and at least 40 pixels wide.")
@@ -304,9 +322,30 @@ def capture_performance(
     if len(chosen) > 1 and face == 1:
         where = ", ".join(f"{other.times[0]:.1f}-{other.times[-1]:.1f} s" for other in chosen[1:6])
         warnings.append(f"Other faces, or this one after a cut, were left out ({where}): choose them by their number.")
-    take = (solve_plain if own else solve)(recorder, video.name, fps or video.fps, size, smoothing, neutral_frame, warnings, video.fps, interocular)
+    take = (solve if engine.topology.name == HM08 else solve_plain)(recorder, video.name, fps or video.fps, size, smoothing, neutral_frame, warnings, video.fps, interocular)
     take.length = int(np.round(last * take.fps)) + 1
     return take
+
+
+def record(video: Video, faces: Literal["largest", "all"], engine: Engine, progress: Callable[[Progress], None] | None = None,
+           cancelled: Callable[[], bool] | None = None) -> tuple[list[TrackNotes], tuple[int, int], float]:
+    """The finished recorders of all tracks of a video, its pictures' width and height, and the last one's time in seconds.
+
+    Arguments are those of `capture_video`. Recorders are PlainRecorders if the weights have a topology of their own: without
+    a shape space there is neither identity nor expression to solve for.
+    """
+    from .plain_take import PlainRecorder
+    recorders: dict[int, TrackNotes] = {}
+    size, last = (0, 0), 0.0
+    for frame in capture_video(video, faces=faces, engine=engine, progress=progress, cancelled=cancelled):
+        size, last = size if size[0] else frame.image.shape[1::-1], frame.time
+        for seen in frame.faces:
+            if seen.track not in recorders:
+                recorders[seen.track] = Recorder(load_shape_space()) if engine.topology.name == HM08 else PlainRecorder(engine.topology)
+            recorders[seen.track].add(frame, seen)
+    for recorder in recorders.values():
+        recorder.finish()
+    return list(recorders.values()), size, last
 
 
 # ---- the take's solve ------------------------------------------------------------------------------------------------
@@ -321,6 +360,7 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     """
     space, topology = recorder.space, load_topology()
     warnings = list(warnings or [])
+    recorder.finish()
     good = recorder.good()
     if len(good) < 2:
         raise NoFaceError(f"The face in {name} is never seen well enough: use a video in which it is larger, sharper or less hidden.")
@@ -337,23 +377,32 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     rest = _residual_at_rest(space, offsets, person, expressions, weights, calm)
     person = person + rest.reshape(-1, 3)
 
+    # On the face's cells alone, in single precision, axis by axis: all that follows is matrix products over some frames.
+    mean, steady, moves = (np.ascontiguousarray(values.reshape(-1, CELLS, 3)[:, space.cells].swapaxes(1, 2), np.float32)
+                           for values in (space.small_mean, person, expressions))
+
+    def explained(frames: np.ndarray) -> np.ndarray:
+        """(B, 3, cells) the person with each frame's expression."""
+        return (weights[frames] @ moves.reshape(52, -1)).reshape(-1, *steady.shape[1:]) + steady
+
     # The skull's motion: rigid, against this person's own face, without what the expression explains.
     skull = _skull(space, topology)
-    pose = [_rigid(space, offsets[i], person, expressions, weights[i], skull) for i in range(len(offsets))]
-    translation = translation + np.array([s * r @ p[2] for s, r, p in zip(scale, rotation, pose)])
-    rotation = np.array([r @ p[1] for r, p in zip(rotation, pose)])
-    scale = scale * np.array([p[0] for p in pose])
+    pose = [np.concatenate(found) for found in zip(*_in_blocks(
+        lambda frames: _rigid(explained(frames), offsets[frames].astype(np.float32) + mean, skull), np.arange(len(offsets))))]
+    translation = translation + scale[:, None] * (rotation @ pose[2][..., None])[..., 0]
+    rotation = rotation @ pose[1]
+    scale = scale * pose[0]
 
-    living = _living(topology)
+    believed = np.repeat(_living(topology), 3, 2)
 
-    def residual_of(i: int) -> np.ndarray:
-        grown, turned, shifted = pose[i]
-        seen = (offsets[i].astype(np.float32) + space.small_mean[space.cells] - shifted) @ turned / grown
-        face = (person + np.tensordot(weights[i], expressions, 1))[space.cells]
-        low = space.low_pass((seen - face).astype(np.float32)) * living
-        return cv2.resize(low, (RESIDUAL, RESIDUAL), interpolation=cv2.INTER_AREA).ravel()
+    def residuals(frames: np.ndarray) -> np.ndarray:
+        grown, turned, shifted = (found[frames].astype(np.float32) for found in pose)
+        seen = offsets[frames].astype(np.float32) + (mean - shifted[..., None])
+        residual = (turned / grown[:, None, None]).swapaxes(1, 2) @ seen - explained(frames)
+        low = [space.low_pass(one.T) * believed for one in residual]
+        return np.stack([cv2.resize(one, (RESIDUAL, RESIDUAL), interpolation=cv2.INTER_AREA).ravel() for one in low])
 
-    details, detail_shapes = compressed(residual_of, len(offsets))
+    details, detail_shapes = compressed(residuals, len(offsets))
     lacking, details = _learn(details, weights)
     lacking = (lacking @ detail_shapes).reshape(52, RESIDUAL, RESIDUAL, 3)
     shapes = expressions.reshape(52, GRID, GRID, 3) + np.stack([resized(shape, GRID) for shape in lacking])
@@ -435,17 +484,19 @@ class TimeGrid:
 def _identity_and_weights(space: ShapeSpace, offsets: np.ndarray, prior: np.ndarray,
                           fps: float) -> tuple[np.ndarray, np.ndarray]:
     """(120,) one identity for all frames, and (N, 52) weights: each frame's best, bounded, sparse and steady."""
-    n, frames = MOTIONS + space.identities, len(offsets)
+    n, count = MOTIONS + space.identities, len(offsets)
     normal = space.normal
     place = np.searchsorted(space.cells, space.solved)
-    right = np.stack([space.weighted @ frame[place].astype(np.float32).ravel() for frame in offsets])  # (N, 179)
+    weighted = space.weighted.reshape(len(normal), -1, 3).transpose(2, 1, 0).reshape(-1, len(normal))  # axis by axis
+    right = np.concatenate(_in_blocks(
+        lambda frames: offsets[frames][:, :, place].astype(np.float32).reshape(len(frames), -1) @ weighted, np.arange(count)))  # (N, 179)
     motion, who, how = slice(0, MOTIONS), slice(MOTIONS, n), slice(n, None)
     # Small motions left over from the first alignment are free in every frame: they are eliminated.
     inverse = np.linalg.inv(normal[motion, motion] + 1e-3 * np.eye(MOTIONS))
     reduced = normal - normal[:, motion] @ inverse @ normal[motion]
     right = right - right[:, motion] @ inverse @ normal[motion]
-    worth = min(1.0, _WORTH / frames)
-    identity_inverse = np.linalg.inv(worth * frames * reduced[who, who] + np.eye(space.identities))
+    worth = min(1.0, _WORTH / count)
+    identity_inverse = np.linalg.inv(worth * count * reduced[who, who] + np.eye(space.identities))
     weights = prior.astype(np.float64)
     for _ in range(_ROUNDS):
         explained = right[:, who].sum(0) - reduced[who, how] @ weights.sum(0)
@@ -462,20 +513,22 @@ def _bounded_weights(normal: np.ndarray, right: np.ndarray, prior: np.ndarray, p
     Beck and Teboulle, "A fast iterative shrinkage-thresholding algorithm for linear inverse problems" (2009).
     """
     system = normal + np.diag(precision)
-    pulled = right + precision * prior
     step = 1 / (np.linalg.eigvalsh(system)[-1] + 4 * steady)
-    weights = previous = np.clip(prior, 0, 1).astype(np.float64)
+    # A step down the gradient of all but the differences in time, as one matrix product.
+    descent = (np.eye(len(system)) - step * system).astype(np.float32)
+    pull = (step * (right + precision * prior - _SPARSITY)).astype(np.float32)
+    steady = np.float32(step * steady)
+    weights = previous = np.clip(prior, 0, 1).astype(np.float32)
     momentum = 1.0
     for _ in range(80):
         larger = (1 + np.sqrt(1 + 4 * momentum ** 2)) / 2
-        ahead = weights + (momentum - 1) / larger * (weights - previous)
-        gradient = ahead @ system - pulled
-        if len(ahead) > 1:
-            change = np.diff(ahead, axis=0)
-            gradient[:-1] -= steady * change
-            gradient[1:] += steady * change
+        ahead = weights + np.float32((momentum - 1) / larger) * (weights - previous)
         previous, momentum = weights, larger
-        weights = np.clip(ahead - step * (gradient + _SPARSITY), 0, 1)
+        weights = ahead @ descent + pull
+        change = steady * (ahead[1:] - ahead[:-1])
+        weights[:-1] += change
+        weights[1:] -= change
+        np.clip(weights, 0, 1, out=weights)
     return weights
 
 
@@ -504,13 +557,12 @@ def _residual_at_rest(space: ShapeSpace, offsets: np.ndarray, person: np.ndarray
     quiet = weights.sum(1)
     likely = np.exp(-(quiet - quiet[calm]).clip(0) / 0.5)
     chosen = np.argsort(-likely)[:60]
-    total = np.zeros((len(space.cells), 3))
-    for i in chosen:
-        face = (person + np.tensordot(weights[i], expressions, 1))[space.cells] - space.small_mean[space.cells]
-        # The alignment's own error must not become part of the person.
-        difference = offsets[i].astype(np.float32) - face
-        total += likely[i] * (difference - np.average(difference, axis=0, weights=space.cell_weights))
-    return space.low_pass((total / likely[chosen].sum()).astype(np.float32))
+    share = (likely[chosen] / likely[chosen].sum()).astype(np.float32)
+    face = (person + np.tensordot(share @ weights[chosen], expressions, 1))[space.cells] - space.small_mean[space.cells]
+    difference = np.tensordot(share, offsets[chosen].astype(np.float32), 1).T - face
+    # The alignments' own error must not become part of the person.
+    difference -= np.average(difference, axis=0, weights=space.cell_weights)
+    return space.low_pass(difference.astype(np.float32))
 
 
 def _skull(space: ShapeSpace, topology: Topology) -> np.ndarray:
@@ -521,7 +573,7 @@ def _skull(space: ShapeSpace, topology: Topology) -> np.ndarray:
     for region in ("ears", "neck", "forehead"):  # cartilage, muscle, hair
         left_out |= topology.regions[region]
     left_out = left_out.reshape(GRID, step, GRID, step).any((1, 3)).ravel()[space.cells]
-    return np.where(left_out, 0.02, 1 / (1 + (moves / _RIGID_MOVE) ** 2))
+    return np.where(left_out, 0.02, 1 / (1 + (moves / _RIGID_MOVE) ** 2)).astype(np.float32)
 
 
 def _living(topology: Topology) -> np.ndarray:
@@ -534,26 +586,35 @@ def _living(topology: Topology) -> np.ndarray:
     return cv2.GaussianBlur(cv2.resize(share, (GRID, GRID), interpolation=cv2.INTER_AREA), (0, 0), 2.0)[..., None]
 
 
-def _rigid(space: ShapeSpace, offsets: np.ndarray, person: np.ndarray, expressions: np.ndarray, weights: np.ndarray,
-           skull: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """The small similarity from the person's head to where this frame's first alignment put it; robust (Cauchy)."""
-    source = (person + np.tensordot(weights, expressions, 1))[space.cells]
-    target = offsets.astype(np.float32) + space.small_mean[space.cells]
+def _in_blocks(function: Callable[[np.ndarray], Any], frames: np.ndarray) -> list[Any]:
+    """What a function gives for portions of the frames' numbers, in their order; each processor works on one."""
+    with ThreadPoolExecutor(os.cpu_count(), "PRN solve") as hands:
+        return list(hands.map(function, np.split(frames, range(_BLOCK, len(frames), _BLOCK))))
+
+
+def _rigid(source: np.ndarray, target: np.ndarray, skull: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The small similarities (B,), (B, 3, 3), (B, 3) from the person's head, source (B, 3, cells), to where the frames' first
+    alignment put it, target; robust (Cauchy)."""
     trust = skull
     for _ in range(3):
-        grown, turned, shifted = similarity(source, target, trust)
-        distance = np.linalg.norm(target - (grown * source @ turned.T + shifted), axis=1)
-        spread = 1.4826 * np.median(distance[skull > 0.3]) + 1e-6
-        trust = skull / (1 + (distance / (2 * spread)) ** 2)
+        grown, turned, shifted = similarity(source.swapaxes(1, 2), target.swapaxes(1, 2), trust)
+        away = target - (grown[:, None, None] * turned).astype(np.float32) @ source - shifted[..., None].astype(np.float32)
+        distance = np.sqrt(np.square(away, out=away).sum(1))
+        spread = (1.4826 * np.median(distance[:, skull > 0.3], axis=1) + 1e-6).astype(np.float32)
+        trust = skull / (1 + np.square(distance / (2 * spread[:, None])))
     return grown, turned, shifted
 
 
-def compressed(row: Callable[[int], np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(count, K) coefficients and (K, C) principal directions of count rows (C,) that are computed when asked."""
+def compressed(rows: Callable[[np.ndarray], np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(count, K) coefficients and (K, C) principal directions of count rows; rows gives those of some numbers (B,) as (B, C)."""
     few = np.unique(np.linspace(0, count - 1, min(count, _SAMPLED)).astype(int))
-    _, _, directions = np.linalg.svd(np.stack([row(i) for i in few]), full_matrices=False)
-    directions = directions[:_DETAILS].astype(np.float32)
-    return np.stack([directions @ row(i) for i in range(count)]), directions
+    sampled = np.concatenate(_in_blocks(rows, few))
+    # By the products of the rows with each other: there are fewer of them than of columns.
+    _, vectors = np.linalg.eigh(sampled.astype(np.float64) @ sampled.T)
+    directions = np.linalg.qr(sampled.T @ vectors[:, :-_DETAILS - 1:-1])[0].T.astype(np.float32)
+    if len(few) == count:
+        return sampled @ directions.T, directions
+    return np.concatenate(_in_blocks(lambda numbers: rows(numbers) @ directions.T, np.arange(count))), directions
 
 
 def _learn(details: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -46,8 +46,8 @@ class PlainRecorder(TrackNotes):
         self._file.write((cells - self.base).astype(np.float16).tobytes())
         self.total += head
         away = (seen - translation) @ rotation / scale - points
-        self.errors.append(float(np.sqrt((away ** 2).sum(1).mean())))
-        self.note(frame, face, scale, rotation, translation)
+        self.note(frame, face)
+        self.judge(frame, face, float(np.sqrt((away ** 2).sum(1).mean())), scale, rotation, translation)
 
     def offsets(self) -> np.ndarray:
         """(N, cells, 3) float16 as a view of the file."""
@@ -94,7 +94,7 @@ def solve_plain(recorder: PlainRecorder, name: str, fps: float, image_size: tupl
         result[recorder.mask] = cells
         return cv2.GaussianBlur(result, (0, 0), _BLUR) / np.maximum(share, 1e-3)
 
-    details, detail_shapes = compressed(lambda i: moved(aligned(i) - mean).ravel(), len(offsets))
+    details, detail_shapes = compressed(lambda frames: np.stack([moved(aligned(i) - mean).ravel() for i in frames]), len(offsets))
     rest = calm_frame(details, recorder, grid, neutral_frame)
     at_rest = (details[rest] @ detail_shapes).reshape(GRID, GRID, 3)
     details = details - details[rest]

@@ -30,16 +30,19 @@ STRIDES = (1, 2, 4)
 
 
 def sample(values: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
-    """Bilinear samples (N, C) of a map (H, W, C) at texel coordinates (N, 2) given as (column, row)."""
-    height, width = values.shape[:2]
+    """Bilinear samples (..., N, C) of maps (..., H, W, C) at texel coordinates (N, 2) given as (column, row)."""
+    height, width = values.shape[-3:-1]
     column = np.clip(coordinates[:, 0], 0, width - 1)
     row = np.clip(coordinates[:, 1], 0, height - 1)
     left = np.minimum(column.astype(int), width - 2)
     top = np.minimum(row.astype(int), height - 2)
     right_share = (column - left).astype(values.dtype)[:, None]
     bottom_share = (row - top).astype(values.dtype)[:, None]
-    upper = values[top, left] * (1 - right_share) + values[top, left + 1] * right_share
-    lower = values[top + 1, left] * (1 - right_share) + values[top + 1, left + 1] * right_share
+    # One index into rows of texels laid end to end: several times faster than two.
+    texels, place = values.reshape(*values.shape[:-3], height * width, -1), top * width + left
+    upper, upper_right, lower, lower_right = (texels.take(place + step, axis=-2) for step in (0, 1, width, width + 1))
+    upper = upper * (1 - right_share) + upper_right * right_share
+    lower = lower * (1 - right_share) + lower_right * right_share
     return upper * (1 - bottom_share) + lower * bottom_share
 
 

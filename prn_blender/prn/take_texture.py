@@ -22,16 +22,16 @@ _SIDE_GAIN = 0.15  # cosine by which a turned frame has to see a texel better th
 
 def make_take_texture(performance: Performance, size: int = 2048) -> np.ndarray:
     """(size, size, 3) uint8 sRGB RGB in the topology's UV layout, as `make_texture` gives it."""
-    return _merged(performance, size)[0]
+    return merged(performance, size)[0]
 
 
 def make_take_skin(performance: Performance, size: int = 2048) -> np.ndarray:
     """(size, size, 3) uint8 sRGB RGB in hm08's own UV layout, for the head, as `make_head_texture` gives it."""
     performance.topology.require_hm08("The head's texture")
-    return complete_head(*_merged(performance, size_on_map(size)), size)
+    return complete_head(*merged(performance, size_on_map(size)), size)
 
 
-def _merged(performance: Performance, size: int) -> tuple[np.ndarray, np.ndarray]:
+def merged(performance: Performance, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The texture in the map's layout, and how far each of its texels comes from the footage (256, 256)."""
     kinds = performance.key_frames
     front = front_capture(performance)
@@ -41,14 +41,14 @@ def _merged(performance: Performance, size: int) -> tuple[np.ndarray, np.ndarray
             turned = key_capture(kinds[side], performance.topology)
             share = np.clip((turned.visibility - front.visibility - _SIDE_GAIN) / 0.2, 0, 1)
             beside, known_beside = texture_and_knowledge(turned, size)
-            texture = _laid_over(texture, beside, share, front.visibility * turned.visibility > 0.1)
+            texture = laid_over(texture, beside, share, front.visibility * turned.visibility > 0.1)
             known = np.maximum(known, known_beside * share)
     if "mouth" in kinds:
         topology = front.topology
         rows = np.arange(SIZE)[:, None] > topology.landmarks[30, 1]  # the openings below the nose's tip
         inside = (opening_texels(topology) & rows).astype(np.float32)
         share = cv2.GaussianBlur(cv2.dilate(inside, np.ones((3, 3))), (0, 0), 0.8)
-        texture = _laid_over(texture, make_texture(key_capture(kinds["mouth"], performance.topology), size), share, None)
+        texture = laid_over(texture, make_texture(key_capture(kinds["mouth"], performance.topology), size), share, None)
     return texture, known
 
 
@@ -66,7 +66,7 @@ def key_capture(key: KeyFrame, topology: Topology) -> FaceCapture:
                       INTEROCULAR, {})
 
 
-def _laid_over(below: np.ndarray, above: np.ndarray, share: np.ndarray, common: np.ndarray | None) -> np.ndarray:
+def laid_over(below: np.ndarray, above: np.ndarray, share: np.ndarray, common: np.ndarray | None) -> np.ndarray:
     """Texture `above` over `below` by a share (256, 256), in the light of `below`, compared where both see (common)."""
     size = len(below)
     gain = np.ones(3, np.float32)
@@ -75,5 +75,5 @@ def _laid_over(below: np.ndarray, above: np.ndarray, share: np.ndarray, common: 
                  for texture in (below, above)]
         gain = (np.median(small[0], 0) + 8) / (np.median(small[1], 0) + 8)
     share = cv2.resize(cv2.GaussianBlur(share.astype(np.float32), (0, 0), 2.0 if common is not None else 0.5),
-                       (size, size), interpolation=cv2.INTER_LINEAR)[..., None]
-    return np.clip(below * (1 - share) + above * gain * share + 0.5, 0, 255).astype(np.uint8)
+                       (size, size), interpolation=cv2.INTER_LINEAR)
+    return cv2.blendLinear(below, cv2.multiply(above, (*gain.tolist(), 0)), 1 - share, share)

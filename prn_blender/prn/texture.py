@@ -33,13 +33,7 @@ def make_texture(face: FaceCapture, size: int = 2048) -> np.ndarray:
 
 def texture_and_knowledge(face: FaceCapture, size: int) -> tuple[np.ndarray, np.ndarray]:
     """`make_texture`, and how far each texel of the map comes from the photo, from either side: (256, 256) float32 in 0..1."""
-    mask = face.topology.mask
-    surface = close_openings(face.position_map, face.topology)
-    surface = pull_push(surface, mask | opening_texels(face.topology))
-    picture, places = cut_out(face.image, surface[..., :2], size)
-
-    colours = sample_picture(picture, places, SIZE)
-    direct, skin = trust(face, surface, colours, places, picture)
+    picture, places, colours, direct, skin = _looked_up(face, size)
     mirror = direct[:, ::-1] * (1 - direct)
     light = mirror_light(colours, direct * skin)
 
@@ -64,6 +58,22 @@ def texture_and_knowledge(face: FaceCapture, size: int) -> tuple[np.ndarray, np.
     texture += (large(grown) + grain) * (1 - direct - mirror)
     texture += fine * direct
     return np.clip(texture + 0.5, 0, 255, out=texture).astype(np.uint8), known
+
+
+def seen_colours(face: FaceCapture, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """What the photo alone shows: a colour for each texel (size, size, 3), uint8 sRGB RGB in the topology's UV layout, and how far
+    it is this face's (256, 256), float32 in 0..1."""
+    picture, places, _, direct, _ = _looked_up(face, size)
+    return np.clip(sample_picture(picture, places, size) + 0.5, 0, 255).astype(np.uint8), direct
+
+
+def _looked_up(face: FaceCapture, size: int) -> tuple[np.ndarray, ...]:
+    """The part of the photo for a texture of this size, the texels' places in it, their colours, and `trust`'s answer on them."""
+    surface = close_openings(face.position_map, face.topology)
+    surface = pull_push(surface, face.topology.mask | opening_texels(face.topology))
+    picture, places = cut_out(face.image, surface[..., :2], size)
+    colours = sample_picture(picture, places, SIZE)
+    return picture, places, colours, *trust(face, surface, colours, places, picture)
 
 
 def cut_out(image: np.ndarray, places: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

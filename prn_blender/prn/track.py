@@ -2,7 +2,8 @@
 
 frame -> crop from the last map -> batched forward passes -> maps. The detector looks at the whole frame only at the
 start, at cuts, while nobody is followed, and now and then for newcomers; it looks near a face when that face is in
-doubt. Holds one batch of frames, however long the video is. Reads the video and the weights; writes nothing.
+doubt. Frames are decoded ahead in a thread of their own. Holds two batches of frames, however long the video is. Reads the
+video and the weights; writes nothing.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
 import cv2
 import numpy as np
 
+from .ahead import ahead
 from .crop import Crop, crop_from_face_box, crop_from_landmark_box
 from .detector import detect_faces
 from .engine import Engine, open_engine
@@ -38,7 +41,7 @@ _RESTLESS = 0.004           # of a crop's side a frame: a face that moves less s
 _SETTLING = 3               # passes until a detector's crop has become the map's own
 _LIKENESS = 0.55            # correlation with the frame before, below which a face is in doubt
 _DOUBTS = 3                 # frames in a row without a face, after which it is lost: a detector may miss one
-_THUMBNAIL = 24
+_DETAIL, _THUMBNAIL = 96, 24    # sides of the small grey pictures of a crop: to judge its sharpness, and its likeness
 # RMS distance of a map's reference points from the average head's, metres, beyond which it is no face. Measured: the most
 # extreme expressions 0.010, what is no face 0.015-0.04.
 _MISSHAPEN = 0.0145
@@ -58,6 +61,7 @@ class TrackedFace:
     crop: Crop  # the square that the network saw, image frame
     crop_map: np.ndarray  # (256, 256, 3) float32, the network's position map in crop units
     expression: np.ndarray | None  # (52,) float32 in 0..1, the network's ARKit weights; None if it gives none
+    sharpness: float  # log of the crop's contrast from pixel to pixel, to compare frames of one face by
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,16 @@ class Progress:
         left = self.seconds_left
         clock = "" if left is None else f", {int(left) // 60}:{int(left) % 60:02d} left"
         return f"frame {self.done} of {self.total}{clock}"
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What the network makes of one crop."""
+
+    face: TrackedFace
+    own: Crop  # what the map's own landmarks ask for
+    misshapen: bool  # no head at all, as when the network sees something else or half of a face
+    detail: np.ndarray  # (96, 96) float32 the crop in grey
 
 
 @dataclass
@@ -131,7 +145,7 @@ def capture_video(
     somebody comes nearer, that face under a new number), or all. fps: overrides the source's rate. engine: by default
     the shipped weights. progress: called after each frame. cancelled: asked before each frame; when it says yes,
     CaptureCancelled is raised. Raises CaptureError at once, not on the first frame, if the source cannot be read.
-    Runs in any thread; closing the iterator stops it.
+    Runs in any thread, the source in one of its own; closing the iterator stops it.
     """
     if faces not in ("largest", "all"):
         raise ValueError(f"faces must be 'largest' or 'all', not {faces!r}")
@@ -145,11 +159,12 @@ class _Tracker:
         self.engine = engine
         self.fps = fps
         self.topology = engine.topology
+        self._texels = np.concatenate([self.topology.landmarks, self.topology.reference_texels])
         self.tracks: list[_Track] = []
         self.lost: list[_Track] = []
         self.numbers = 0
         self.searched = -np.inf  # seconds: when the whole frame was last searched
-        self.cuts = _Cuts()
+        self._hands = ThreadPoolExecutor(os.cpu_count(), "PRN crop")
 
     def run(self, video: Video, progress, cancelled) -> Iterator[TrackedFrame]:
         started = time.perf_counter()
@@ -165,10 +180,9 @@ class _Tracker:
                 if progress:
                     progress(Progress(done, video.count, time.perf_counter() - started))
 
-        for frame in video:
+        for frame, is_cut in ahead(_with_cuts(video), BATCH):
             if cancelled and cancelled():
                 raise CaptureCancelled("The capture was cancelled.")
-            is_cut = self.cuts.begins(frame.image)
             if batch and (is_cut or len(batch) == BATCH or not self.tracks):
                 yield from finished()
                 batch, cut = [], False
@@ -190,7 +204,8 @@ class _Tracker:
         if frame.time - self.searched < (_NEWCOMER_SECONDS if self.tracks else _SEARCH_SECONDS):
             return
         self.searched = frame.time
-        found = [crop_from_face_box(box, self.engine.bundle.crop) for box in detect_faces(self._reduced(frame.image))]
+        found = [crop_from_face_box(box, self.engine.bundle.crop)
+                 for box in detect_faces(self._reduced(frame.image), large=bool(self.tracks) and not self.all)]
         found = [Crop(*(np.array([crop.center_x, crop.center_y, crop.side]) * self._scale)) for crop in found]
         if self.all:
             for crop in found:
@@ -211,8 +226,8 @@ class _Tracker:
         self._scale = 1.0
         if self.tracks:
             smallest = min(track.crop.side for track in self.tracks)
-            wanted = 100 if not self.all else 200
-            self._scale = max(1.0, smallest / wanted)
+            # A crop of 64 pixels holds a face of 46, which the detector's coarse search finds; only larger ones are news.
+            self._scale = max(1.0, smallest / (200 if self.all else 64))
         if self._scale == 1.0:
             return image
         size = max(1, round(image.shape[1] / self._scale)), max(1, round(image.shape[0] / self._scale))
@@ -228,11 +243,10 @@ class _Tracker:
             number = self.numbers
             self.numbers += 1
         for _ in range(_SETTLING):
-            maps, expressions = self._read(crop.cut(frame.image, self.engine.input_size)[None])
-            settled = TrackedFace(number, crop, maps[0], expressions[0])
-            if self._misshapen(settled):
+            settled = self._read([(number, frame, crop)])[0]
+            if settled.misshapen:
                 break
-            crop = self.crop_of(settled)
+            crop = settled.own
         self.tracks.append(_Track(number, crop, checked=frame.time, seen=frame.time))
 
     # ---- following them ----------------------------------------------------------------------------------------------
@@ -243,28 +257,20 @@ class _Tracker:
         if not self.tracks:
             return found
         tracks = list(self.tracks)
-        crops = [[track.ahead(step) for step in range(len(batch))] for track in tracks]
-        pieces = np.stack([crop.cut(frame.image, self.engine.input_size)
-                           for row in crops for crop, frame in zip(row, batch)])
-        maps, expressions = self._read(pieces)
-        for place, (track, row) in enumerate(zip(tracks, crops)):
-            for step, frame in enumerate(batch):
-                at = place * len(batch) + step
-                face = TrackedFace(track.number, row[step], maps[at], expressions[at])
-                own = self.crop_of(face)
-                if _disagree(own, row[step]):
+        readings = iter(self._read([(track.number, frame, track.ahead(step))
+                                    for track in tracks for step, frame in enumerate(batch)]))
+        for track, row in [(track, [next(readings) for _ in batch]) for track in tracks]:
+            for step, (frame, reading) in enumerate(zip(batch, row)):
+                if _disagree(reading.own, reading.face.crop):
                     # The head moved otherwise than expected: once more, where it is.
-                    piece = own.cut(frame.image, self.engine.input_size)
-                    again, weights = self._read(piece[None])
-                    face = TrackedFace(track.number, own, again[0], weights[0])
-                    own = self.crop_of(face)
-                    pieces[at] = piece
-                if self._misshapen(face):
+                    reading = self._read([(track.number, frame, reading.own)])[0]
+                own = reading.own
+                if reading.misshapen:
                     track.doubts += 1
                     track.speed *= 0.5
                     if track.doubts < _DOUBTS:
                         continue  # it says nothing about where the face is, and is no face to hand on
-                if not self._holds(track, own, frame, pieces[at]):
+                if not self._holds(track, reading, frame):
                     # What was carried along in doubt was no face either.
                     for faces in found[max(0, step - track.doubts + 1):step]:
                         faces[:] = [other for other in faces if other.track != track.number]
@@ -274,7 +280,7 @@ class _Tracker:
                                   np.log(own.side / track.crop.side)])
                 track.speed = 0.5 * track.speed + 0.5 * np.clip(moved, *_fastest(own))
                 track.crop, track.seen = own, frame.time
-                found[step].append(face)
+                found[step].append(reading.face)
         # The crop that lies one frame ahead of the last map is the next batch's first.
         for track in self.tracks:
             track.crop = track.ahead(1)
@@ -283,31 +289,40 @@ class _Tracker:
             faces.sort(key=lambda face: -face.crop.side)
         return found
 
-    def _read(self, pieces: np.ndarray) -> tuple[np.ndarray, list]:
-        maps, expressions = self.engine.run(pieces)
-        return maps, [None] * len(maps) if expressions is None else list(expressions)
-
-    def crop_of(self, face: TrackedFace) -> Crop:
-        """The crop that a map's own landmarks ask for."""
-        landmarks = face.crop.to_image(self.topology.landmarks_of(face.crop_map))[:, :2]
-        return crop_from_landmark_box(*landmarks.min(0), *landmarks.max(0), self.engine.bundle.crop)
-
-    def _misshapen(self, face: TrackedFace) -> bool:
-        """Whether a map is no head at all, as when the network sees something else or half of a face."""
-        points = self.topology.reference_points
-        seen = sample(face.crop_map, self.topology.reference_texels).astype(np.float64)
+    def _read(self, wanted: list[tuple[int, VideoFrame, Crop]]) -> list[_Reading]:
+        """One forward pass over some crops, each with its track's number and its frame."""
+        pieces, greys, sharpnesses = zip(*self._hands.map(self._cut, wanted))
+        maps, expressions = self.engine.run(np.stack(pieces))
+        points, size = self.topology.reference_points, len(self.topology.landmarks)
+        placed = sample(maps, self._texels).astype(np.float64)
+        landmarks, seen = placed[:, :size, :2], placed[:, size:]
         scale, rotation, translation = similarity(points, seen, np.ones(len(points)))
-        away = (seen - translation) @ rotation / scale - points
-        return float(np.sqrt((away ** 2).sum(1).mean())) > _MISSHAPEN
+        away = (seen - translation[:, None]) @ rotation / scale[:, None, None] - points
+        misshapen = np.sqrt((away ** 2).sum(2).mean(1)) > _MISSHAPEN
+        readings = []
+        for i, (number, _, crop) in enumerate(wanted):
+            low, high = (crop.to_image(np.append(corner, 0))[:2] for corner in (landmarks[i].min(0), landmarks[i].max(0)))
+            face = TrackedFace(number, crop, maps[i], None if expressions is None else expressions[i], sharpnesses[i])
+            own = crop_from_landmark_box(*low, *high, self.engine.bundle.crop)
+            readings.append(_Reading(face, own, bool(misshapen[i]), greys[i]))
+        return readings
 
-    def _holds(self, track: _Track, own: Crop, frame: VideoFrame, piece: np.ndarray) -> bool:
+    def _cut(self, wanted: tuple[int, VideoFrame, Crop]) -> tuple[np.ndarray, np.ndarray, float]:
+        """What the network is to see, the same small in grey, and its sharpness."""
+        _, frame, crop = wanted
+        piece = crop.cut(frame.image, self.engine.input_size)
+        grey = cv2.transform(cv2.resize(piece, (_DETAIL, _DETAIL), interpolation=cv2.INTER_AREA), np.full((1, 3), 1 / 3))
+        return piece, grey, float(np.log(cv2.Laplacian(grey, cv2.CV_32F).std() + 1e-3))
+
+    def _holds(self, track: _Track, reading: _Reading, frame: VideoFrame) -> bool:
         """Whether there still is a face; asks the detector if time has passed or the picture has changed."""
+        own = reading.own
         height, width = frame.image.shape[:2]
         inside = -0.1 * own.side < own.center_x < width + 0.1 * own.side and \
             -0.1 * own.side < own.center_y < height + 0.1 * own.side
         if not inside or not 16 < own.side < 4 * max(height, width):
             return False
-        thumbnail = cv2.resize(piece.mean(2), (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
+        thumbnail = cv2.resize(reading.detail, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
         thumbnail = thumbnail[4:-4, 4:-4] - thumbnail[4:-4, 4:-4].mean()
         before, track.thumbnail = track.thumbnail, thumbnail
         likeness = 1.0
@@ -339,7 +354,7 @@ def is_face(image: np.ndarray, crop: Crop) -> bool:
     """Whether the detector sees a face about where the crop says, looking at little more than the crop."""
     wide = Crop(crop.center_x, crop.center_y, 2 * crop.side)
     window = (wide.cut(image, _WINDOW) * 255).astype(np.uint8)
-    for box in detect_faces(window):
+    for box in detect_faces(window, large=True):
         found = crop_from_face_box(box)
         place = np.hypot(found.center_x - _WINDOW / 2, found.center_y - _WINDOW / 2) / (_WINDOW / 2)
         if place < 0.35 and 0.6 < found.side / (_WINDOW / 2) < 1.6:
@@ -362,6 +377,13 @@ def _fastest(crop: Crop) -> tuple[np.ndarray, np.ndarray]:
     """Bounds on a crop's motion in one frame that may be carried on: a map gone wrong must not throw the next one."""
     limit = np.array([0.1 * crop.side, 0.1 * crop.side, 0.05])
     return -limit, limit
+
+
+def _with_cuts(video: Video) -> Iterator[tuple[VideoFrame, bool]]:
+    """Each frame, and whether a new shot begins with it."""
+    cuts = _Cuts()
+    for frame in video:
+        yield frame, cuts.begins(frame.image)
 
 
 class _Cuts:

@@ -16,10 +16,12 @@ import numpy as np
 from mathutils import Matrix
 
 from ..prn.errors import CaptureError
+from ..prn.image_io import load_image
 from ..prn.livelink import write_livelink
 from ..prn.record import write_json
 from . import versions
 from .curves import write_curve
+from .image import pack_image
 from .record import record_of
 
 
@@ -31,8 +33,10 @@ def export(path: Path, faces: list[bpy.types.Object]) -> list[Path]:
     """
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
         main = Path(folder).absolute() / path.name  # Blender takes relative names from $PWD, which need not be true
-        whole_scene = path.suffix.lower() == ".blend"
-        with contextlib.nullcontext() if whole_scene else shown(faces):
+        with contextlib.ExitStack() as as_exported:
+            if path.suffix.lower() != ".blend":  # which holds the whole scene as it is
+                as_exported.enter_context(shown(faces))
+                as_exported.enter_context(still_textures(faces))
             bpy.context.view_layer.update()  # objects that were just linked cannot be selected before
             for piece in bpy.context.view_layer.objects:
                 piece.select_set(piece in faces or piece.parent in faces)
@@ -193,6 +197,24 @@ def tent_action(keys: bpy.types.Key, eval_time: bpy.types.FCurve) -> bpy.types.A
 
 
 # ---- textures ------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def still_textures(faces: list[bpy.types.Object]):
+    """Textures that change from frame to frame as they are in the scene's frame: no other format than Blender's plays them."""
+    playing = {node: node.image for face in faces for piece in (face, *face.children) for material in piece.data.materials
+               for node in material.node_tree.nodes if node.type == "TEX_IMAGE" and node.image.source == "SEQUENCE"}
+    try:
+        for node, image in playing.items():
+            first = Path(bpy.path.abspath(image.filepath))
+            number = min(max(bpy.context.scene.frame_current - node.image_user.frame_start + 1, 1), node.image_user.frame_duration)
+            node.image = pack_image("Face Texture.png", load_image(first.with_name(f"{first.stem[:-4]}{number:04d}{first.suffix}")))
+        yield
+    finally:
+        for node, image in playing.items():
+            still, node.image = node.image, image
+            if still != image:
+                bpy.data.images.remove(still)
 
 
 @contextlib.contextmanager

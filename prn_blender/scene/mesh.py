@@ -23,10 +23,15 @@ def build_mesh(name: str, vertices: np.ndarray, quads: np.ndarray, uvs: np.ndarr
     return mesh
 
 
+def set_key(block: bpy.types.ShapeKey, vertices: np.ndarray) -> None:
+    """The vertices (V, 3) of a shape key, by the accessor that copies them in one piece: `data` goes through them one by one."""
+    block.points.foreach_set("co", np.ascontiguousarray(vertices, np.float32).ravel())
+
+
 def add_arkit_keys(face: bpy.types.Object, neutral: np.ndarray, shapes: np.ndarray, weights: np.ndarray) -> None:
     """The neutral (V, 3) and 52 relative shape keys with ARKit's names; shapes (52, V, 3) offsets, weights (52,) their values."""
     face.shape_key_add(name="Basis", from_mix=False)
     for shape, offsets, weight in zip(ARKIT_NAMES, shapes, weights):
         block = face.shape_key_add(name=shape, from_mix=False)
         block.value = weight  # Blender 5.0 begins at 1
-        block.data.foreach_set("co", np.ascontiguousarray(neutral + offsets, np.float32).ravel())
+        set_key(block, neutral + offsets)

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..prn.arkit import ARKIT_NAMES
 from ..prn.eye_texture import eye_texture
+from ..prn.frame_texture import FrameTextures
 from ..prn.gaze import seen_head
 from ..prn.head import load_head_topology
 from ..prn.head_take import HeadFrames
@@ -33,8 +34,8 @@ from .footage import load_footage, show_behind
 from .frames import TO_BLENDER, photo_to_world, to_blender
 from .head import add_groups, build_head_mesh
 from .image import pack_image
-from .material import build_material
-from .mesh import add_arkit_keys, build_mesh
+from .material import build_material, load_frame_textures, play_frame_textures
+from .mesh import add_arkit_keys, build_mesh, set_key
 from .stage import frame_photo
 
 WAYS = ("absolute", "relative", "pc2", "arkit")
@@ -48,6 +49,7 @@ class BuiltPerformance:
     mesh: bpy.types.Object
     openings: bpy.types.Object | None  # what stands in eyes and mouth, a child of the mesh; None for what has its own, or none
     camera: bpy.types.Object
+    texture: bpy.types.Image  # packed, or pictures outside, one a frame
     expression: bpy.types.Action | None  # the ARKit weights, whatever the way: what `retarget` hands on; None without any
     head: bpy.types.Action  # the head's motion
     files: list[Path]  # PC2 files beside the scene
@@ -66,13 +68,13 @@ def cost(performance: Performance, stride: int, way: str, topology: str = "grid"
     return f"{frames} frames of {count} vertices: {count * 12 / 1e6:.2f} MB a frame, {frames * count * 12 / 1e6:.0f} MB {where}."
 
 
-def build_performance(performance: Performance, texture: np.ndarray | bytes, scene: bpy.types.Scene, *, way: str = "absolute",
+def build_performance(performance: Performance, texture: np.ndarray | bytes | FrameTextures, scene: bpy.types.Scene, *, way: str = "absolute",
                       topology: str = "grid", stride: int = 2, source: Path | None = None, folder: Path | None = None,
                       name: str = "Take", first: int | None = None, skipped: int = 0,
                       parent: bpy.types.Collection | None = None, lashes: bool = True) -> BuiltPerformance:
     """One collection with the animated face, its eyes and mouth, and the camera with the footage behind it.
 
-    texture (N, N, 3) uint8 sRGB. topology and stride: as for `build_face`. source: the movie or picture sequence to show
+    texture (N, N, 3) uint8 sRGB, or one a frame, written for the scene's rate. topology and stride: as for `build_face`. source: the movie or picture sequence to show
     behind the face. folder: where PC2 files go, named after `name`. first: the scene's frame on which frame 0 of the video
     lies, by default the scene's first; the scene's own rate and range stay as they are, see `stage.match_time`. skipped:
     frames of the source before the video's frame 0. parent: the collection to put it into, by default the scene's own. lashes:
@@ -88,7 +90,7 @@ def build_performance(performance: Performance, texture: np.ndarray | bytes, sce
             return end.value
 
 
-def performance_steps(performance: Performance, texture: np.ndarray | bytes, scene: bpy.types.Scene, *, way: str,
+def performance_steps(performance: Performance, texture: np.ndarray | bytes | FrameTextures, scene: bpy.types.Scene, *, way: str,
                       topology: str, stride: int, source: Path | None, folder: Path | None, name: str, first: int | None,
                       skipped: int, parent: bpy.types.Collection | None, lashes: bool = True) -> Iterator[None]:
     """`build_performance` in portions of some milliseconds, for a window that has to live; its result is the return value."""
@@ -117,13 +119,16 @@ def performance_steps(performance: Performance, texture: np.ndarray | bytes, sce
     collection.objects.link(camera)
     frame_photo(scene, camera, width, height)
 
-    image = pack_image("Face Texture.png", texture)
+    textures = texture if isinstance(texture, FrameTextures) else None
+    image = load_frame_textures(textures) if textures else pack_image("Face Texture.png", texture)
     pieces = []
     files: list[Path] = []
     expression = expression_action(performance, frames, name) if len(performance.shapes) else None
     for placed, vertices in moving_pieces(performance, topology, stride, image, lashes):
         yield
         collection.objects.link(placed)
+        if textures:
+            play_frame_textures(placed, image, textures, first)
         if way == "pc2":
             path = Path(folder) / f"{name}_{placed.data.name.replace(' ', '_')}.pc2"
             yield from write_pc2(path, vertices)
@@ -151,7 +156,7 @@ def performance_steps(performance: Performance, texture: np.ndarray | bytes, sce
         "topology": performance.topology.name, "camera": camera, "head": head}
     if expression:
         face[FACTS]["expression"] = expression
-    return BuiltPerformance(collection, face, inner, camera, expression, head, files)
+    return BuiltPerformance(collection, face, inner, camera, image, expression, head, files)
 
 
 def moving_pieces(performance: Performance, topology: str, stride: int, image: bpy.types.Image,
@@ -229,8 +234,7 @@ def add_frame_keys(face: bpy.types.Object, vertices: VertexFrames, frames: np.nd
     """A shape key a frame, made one a step: absolute keys under one eval_time curve, or relative ones, each with a curve of its own."""
     face.shape_key_add(name="Basis", from_mix=False)
     for number in range(len(vertices)):
-        block = face.shape_key_add(name=f"Frame {number + 1:04d}", from_mix=False)
-        block.data.foreach_set("co", np.ascontiguousarray(vertices[number], np.float32).ravel())
+        set_key(face.shape_key_add(name=f"Frame {number + 1:04d}", from_mix=False), vertices[number])
         yield
     keys = face.data.shape_keys
     action = bpy.data.actions.new(f"{face.name} Frames")

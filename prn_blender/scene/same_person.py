@@ -13,6 +13,7 @@ from ..prn.position_map import STRIDES, Grid, Topology
 from . import versions
 from .face import FACTS
 from .frames import to_blender
+from .mesh import set_key
 from .performance import expression_action, scene_frames
 
 
@@ -57,8 +58,7 @@ def add_shapes(face: bpy.types.Object, performance: Performance, scene: bpy.type
     face.data.vertices.foreach_set("co", np.ascontiguousarray(rest, np.float32).ravel())
     face.shape_key_add(name="Basis", from_mix=False)
     for shape, offset in zip(("Photo", *ARKIT_NAMES), (photo - rest, *shapes)):
-        block = face.shape_key_add(name=shape, from_mix=False)
-        block.data.foreach_set("co", np.ascontiguousarray(rest + offset, np.float32).ravel())
+        set_key(face.shape_key_add(name=shape, from_mix=False), rest + offset)
     expression = expression_action(performance, scene_frames(performance, scene, scene.frame_start), name)
     versions.assign_action(face.data.shape_keys, expression)
     return expression
