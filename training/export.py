@@ -95,7 +95,7 @@ def main() -> None:
     if not (arguments.cache / "checkpoint.pt").is_file():
         parser.error(f"there is no checkpoint in '{arguments.cache}': run build.py train first")
     state = torch.load(arguments.cache / "checkpoint.pt", map_location="cpu", weights_only=True)
-    network = rounded_network(state["ema"])
+    network = rounded_network(state["learners"]["light"]["ema"])
     model = export_onnx(network)
     error = difference(network, model)
     if error > TOLERANCE:

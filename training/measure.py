@@ -46,7 +46,7 @@ def held_out_heads(cache: Path, faces: Path, kit: Kit) -> dict[str, np.ndarray]:
     """HEADS heads that training never drew, from the cache or drawn now: plain, and again with glasses and with a beard."""
     path = cache / "heads_held_out.npz"
     if not path.exists():
-        from training.synthetic import Heads, write_samples      # opens an OpenGL context, which nothing else here needs
+        from training.synthetic import Heads      # opens an OpenGL context, which nothing else here needs
         validation = Photographs(faces, cache, kit.mediapipe_usable, kit.mediapipe_mirror, validation=True)
         heads = Heads(cache, validation, kit, skins="skins_held_out.npy")
         drawn = []

@@ -1,4 +1,4 @@
-"""Photographs with sparse labels: MediaPipe points and blendshape scores, as batches of augmented crops.
+"""Photographs with sparse labels: MediaPipe points and blendshape scores, one by one and as batches of augmented crops.
 
 Reads a folder in the format of docs/training.md (`photographs-*.zip`, `points.npz`, `blendshapes.npz`); decodes it once
 into `<cache>/photographs.npy`. Crop frame and units as in `prn_blender.prn.crop`.
@@ -6,14 +6,16 @@ into `<cache>/photographs.npy`. Crop frame and units as in `prn_blender.prn.crop
 from __future__ import annotations
 
 import zipfile
+from functools import cached_property
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from prn_blender.prn.arkit import ARKIT_NAMES, MIRRORED
 from prn_blender.prn.crop import SIDE_PER_LANDMARK_BOX
-from training.augment import crop_transform, degrade, occlude
+from training.augment import Dice, crop_transforms, degraded, occluded, placed, warped
 
 PIXELS = 224
 # MediaPipe's points that sit where the 68 iBUG points do (the jaw: the nearest points of MediaPipe's face outline).
@@ -36,13 +38,10 @@ class Photographs:
         labels = np.load(folder / "points.npz")
         self.chosen = np.flatnonzero(labels["validation"] == validation)
         self.points = labels["points32"][self.chosen].astype(np.float32) / 32
-        self.pixels = np.load(self._decoded(folder, cache, labels), mmap_mode="r")
+        self.pixels = np.load(self._decoded(folder, cache, labels), mmap_mode="c")
         self.usable = np.flatnonzero(usable)
         self.mirror = mirror
-        self.expression, self.expression_weight = self._scores(folder, len(labels["names"]))
-        self.trust, self.frontal, believed = self._trust()
-        self.expression_weight *= believed[:, None]         # the scorer calls many a profile's shut mouth open
-        self.expressive = self._expressive()
+        self.expression, self._scored = self._scores(folder, len(labels["names"]))
         self.groups = {name: labels[name][self.chosen] for name in ("age", "gender", "race")}
 
     @staticmethod
@@ -75,7 +74,23 @@ class Photographs:
                 weights[:, ARKIT_NAMES.index(label)] = found
         return targets[self.chosen], weights[self.chosen]
 
-    def _expressive(self) -> np.ndarray:
+    @property
+    def trust(self) -> np.ndarray:
+        """(N, 478) how far each point is to be believed."""
+        return self._trust[0]
+
+    @property
+    def frontal(self) -> np.ndarray:
+        """(N,) how far the face looks into the camera, 0..1."""
+        return self._trust[1]
+
+    @property
+    def expression_weight(self) -> np.ndarray:
+        """(N, 52) how far each score is to be believed: the scorer calls many a profile's shut mouth open."""
+        return self._scored * self._trust[2][:, None]
+
+    @cached_property
+    def expressive(self) -> np.ndarray:
         """Indices of photographs with a wide open mouth or a shut eye: what a network sees too little of by chance."""
         def apart(a: int, b: int) -> np.ndarray:
             return np.linalg.norm(self.points[:, a] - self.points[:, b], axis=1)
@@ -83,6 +98,7 @@ class Photographs:
         eyes = np.minimum(apart(159, 145) / apart(33, 133), apart(386, 374) / apart(362, 263))
         return np.flatnonzero((mouth > 0.30) | (eyes < 0.11))
 
+    @cached_property        # seconds of work, which drawing pictures does not need
     def _trust(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(N, 478) how far each point is to be believed: not on the far side of a turned head, where MediaPipe guesses.
 
@@ -112,40 +128,62 @@ class Photographs:
     def __len__(self) -> int:
         return len(self.chosen)
 
-    def sample(self, rng: np.random.Generator, index: int, size: int, augment: bool = True):
-        """One crop: image (size, size, 3) uint8, points (K, 4) in crop units with their trust, the jaw's outline (J, 3) in
-        crop units with its trust, ARKit targets and weights (52,)."""
-        picture, points = self.pixels[self.chosen[index]], self.points[index]
-        expression, weight, trust = self.expression[index], self.expression_weight[index], self.trust[index]
-        if augment and rng.random() < 0.5:
-            picture = np.ascontiguousarray(picture[:, ::-1])
-            points = points[self.mirror] * [-1, 1, 1] + [PIXELS - 1, 0, 0]
-            expression, weight, trust = expression[_SWAPPED], weight[_SWAPPED], trust[self.mirror]
+    def upright(self, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """A photograph's own crop, unchanged: image (size, size, 3) uint8 and points (K, 4) in crop units with their trust."""
+        points = self.points[index]
         box = points[IBUG_FROM_MEDIAPIPE, :2]
-        if augment:
-            transform = crop_transform(rng, box, size, SIDE_PER_LANDMARK_BOX)
-        else:
-            low, high = box.min(0), box.max(0)
-            scale = size / (SIDE_PER_LANDMARK_BOX * np.sqrt(np.prod(high - low)))
-            transform = np.concatenate([np.eye(2) * scale, ((size - 1) / 2 - scale * (low + high) / 2)[:, None]], 1)
-        border = cv2.BORDER_REPLICATE if not augment or rng.random() < 0.6 else cv2.BORDER_CONSTANT
-        image = cv2.warpAffine(picture, transform, (size, size), flags=cv2.INTER_LINEAR, borderMode=border,
-                               borderValue=[0, 0, 0] if rng.random() < 0.5 else rng.integers(0, 256, 3).tolist())
-        if augment:
-            if rng.random() < 0.10:
-                other = self.pixels[self.chosen[rng.integers(len(self))]]
-                image = occlude(rng, image, cv2.resize(other, (size, size)))
-            image = degrade(rng, image)
-        scale = np.sqrt(abs(np.linalg.det(transform[:, :2])))
-        flat = (points[:, :2] @ transform[:, :2].T + transform[:, 2] + 0.5) / size - 0.5
-        jaw = np.column_stack([flat[list(JAW)], np.full(len(JAW), self.frontal[index])]).astype(np.float32)
+        low, high = box.min(0), box.max(0)
+        scale = size / (SIDE_PER_LANDMARK_BOX * np.sqrt(np.prod(high - low)))
+        transform = np.concatenate([np.eye(2) * scale, ((size - 1) / 2 - scale * (low + high) / 2)[:, None]], 1)
+        image = cv2.warpAffine(self.pixels[self.chosen[index]], transform, (size, size), flags=cv2.INTER_LINEAR,
+                               borderMode=cv2.BORDER_REPLICATE)
         placed = np.empty((len(self.usable), 4), np.float32)
-        placed[:, :2] = flat[self.usable]
+        placed[:, :2] = (points[self.usable, :2] * scale + transform[:, 2] + 0.5) / size - 0.5
         placed[:, 2] = points[self.usable, 2] * scale / size
-        placed[:, 3] = trust[self.usable]
-        return image, placed, jaw, expression, weight
+        placed[:, 3] = self.trust[index, self.usable]
+        return image, placed
 
-    def batch(self, rng: np.random.Generator, count: int, size: int) -> tuple[np.ndarray, ...]:
-        """`count` random augmented crops, stacked; every third one is drawn from the expressive photographs."""
-        chosen = np.concatenate([rng.choice(self.expressive, count // 3), rng.integers(0, len(self), count - count // 3)])
-        return tuple(np.stack(part) for part in zip(*(self.sample(rng, int(index), size) for index in chosen)))
+
+class PhotographBatches:
+    """Random augmented crops of photographs with their labels, on one device."""
+
+    def __init__(self, photographs: Photographs, device: torch.device) -> None:
+        """On a GPU all pixels go there (150 kB each); on the CPU they stay in their file."""
+        def there(values: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(np.ascontiguousarray(values)).to(device)
+
+        if device.type == "cpu":
+            self.pixels, numbers = torch.from_numpy(photographs.pixels.view(np.ndarray)), photographs.chosen
+        else:
+            self.pixels, numbers = there(photographs.pixels[photographs.chosen]), np.arange(len(photographs))
+        self.numbers = there(numbers)                                   # of the pictures among the pixels
+        self.points, self.trust, self.frontal = map(there, (photographs.points, photographs.trust, photographs.frontal))
+        self.scores, self.believed = there(photographs.expression), there(photographs.expression_weight)
+        self.expressive = there(photographs.expressive)
+        self.usable, self.mirror, self.swapped = there(photographs.usable), there(photographs.mirror), there(_SWAPPED)
+        self.box, self.jaw = there(np.array(IBUG_FROM_MEDIAPIPE)), there(np.array(JAW))
+
+    def batch(self, dice: Dice, count: int, size: int) -> dict[str, torch.Tensor]:
+        """`count` crops, every third one of the expressive photographs: image (N, 3, size, size) in 0..1, points (N, K, 4)
+        and the jaw's outline (N, J, 3) in crop units, each with its trust; ARKit scores and how far to believe them (N, 52)."""
+        expressive = self.expressive[dice.below(len(self.expressive), count // 3)]
+        chosen = torch.cat([expressive, dice.below(len(self.numbers), count - count // 3)])
+        pictures, points, trust = self.pixels[self.numbers[chosen]], self.points[chosen], self.trust[chosen]
+        scores, believed = self.scores[chosen], self.believed[chosen]
+        turned = dice.hits(0.5, count)
+        one = turned[:, None, None]
+        flipped = points[:, self.mirror] * points.new_tensor([-1, 1, 1]) + points.new_tensor([PIXELS - 1, 0, 0])
+        points = torch.where(one, flipped, points)
+        trust = torch.where(turned[:, None], trust[:, self.mirror], trust)
+        scores = torch.where(turned[:, None], scores[:, self.swapped], scores)
+        believed = torch.where(turned[:, None], believed[:, self.swapped], believed)
+        transforms = crop_transforms(dice, points[:, self.box, :2], size, SIDE_PER_LANDMARK_BOX)
+        mirroring = torch.where(one, points.new_tensor([[-1, 0, PIXELS - 1], [0, 1, 0]]), torch.eye(2, 3, device=points.device))
+        linear = transforms[:, :, :2]
+        whole = torch.cat([linear @ mirroring[:, :, :2], linear @ mirroring[:, :, 2:] + transforms[:, :, 2:]], 2)
+        image = degraded(dice, occluded(dice, warped(dice, pictures, whole, size, bordered=0.4), 0.10))
+        flat = placed(points[:, :, :2], transforms, size)
+        depth = points[:, self.usable, 2:] * torch.linalg.det(linear).sqrt()[:, None, None] / size
+        jaw = torch.cat([flat[:, self.jaw], self.frontal[chosen][:, None, None].expand(count, len(self.jaw), 1)], 2)
+        return {"image": image, "points": torch.cat([flat[:, self.usable], depth, trust[:, self.usable, None]], 2), "jaw": jaw,
+                "scores": scores, "believed": believed}

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from prn_blender.prn.crop import SIDE_PER_LANDMARK_BOX
 from prn_blender.prn.position_map import sample
-from training.augment import crop_transform, degrade, occlude
+from training.augment import Dice, crop_transforms, degraded, occluded, warped
 from training.cache import default_cache
+from training.drawing import SHARD, draw, missing_shards
 from training.hm08 import Hm08, fetch_sources
 from training.kit import Kit
 from training.people import random_expression
@@ -22,7 +24,6 @@ from training.photographs import Photographs
 from training.renderer import PIXELS, Renderer
 from training.skins import make_skins
 
-SHARD = 500
 MARGIN = 1.35                   # picture over crop, room for the augmentation's jitter
 
 
@@ -91,73 +92,53 @@ class Heads:
 
 
 class SyntheticHeads:
-    """The shards of a folder (rendered heads, turned photographs), read into memory; `refresh` picks up new ones."""
+    """The shards of a folder (rendered heads, turned photographs) on one device, as batches of augmented crops."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.known: list[Path] = []
-        self.parts: list[dict[str, np.ndarray]] = []
+    def __init__(self, folder: Path, device: torch.device, most: int = 300) -> None:
+        """most: shards to hold at once; with more in the folder the newest are kept."""
+        self.folder, self.device, self.most = folder, device, most
+        self.known: set[Path] = set()
+        self.parts: list[dict[str, torch.Tensor]] = []
         self.refresh()
         if not self.parts:
-            raise FileNotFoundError(f"no rendered heads in {self.folder}: let build.py train draw them first")
+            raise FileNotFoundError(f"no pictures in {self.folder}: let build.py train draw them first")
 
     def refresh(self) -> None:
         """Read shards written since the last look."""
-        for path in sorted(set(self.folder.glob("*.npz")) - set(self.known)):
-            self.known.append(path)
-            self.parts.append(dict(np.load(path)))
+        for path in sorted(set(self.folder.glob("*.npz")) - self.known)[-self.most:]:
+            self.known.add(path)
+            self.parts = (self.parts + [{key: torch.from_numpy(values).to(self.device) for key, values in np.load(path).items()}])[-self.most:]
 
-    def sample(self, rng: np.random.Generator, size: int) -> dict[str, np.ndarray]:
-        """One augmented crop and its parameters; `crop` (2, 3) carries picture pixels to crop units."""
-        part = self.parts[rng.integers(len(self.parts))]
-        index = rng.integers(len(part["image"]))
-        head = {key: value[index] for key, value in part.items()}
-        transform = crop_transform(rng, head.pop("landmarks"), size, SIDE_PER_LANDMARK_BOX)
-        image = cv2.warpAffine(head["image"], transform, (size, size), flags=cv2.INTER_LINEAR,
-                               borderMode=cv2.BORDER_REPLICATE)
-        if rng.random() < 0.12:
-            other = self.parts[rng.integers(len(self.parts))]["image"]
-            image = occlude(rng, image, cv2.resize(other[rng.integers(len(other))], (size, size)))
-        head["image"] = degrade(rng, image)
-        crop = transform.copy()
-        crop[:, 2] += 0.5
-        crop /= size
-        crop[:, 2] -= 0.5
-        head["crop"] = crop.astype(np.float32)
-        return head
-
-    def batch(self, rng: np.random.Generator, count: int, size: int) -> dict[str, np.ndarray]:
-        """`count` samples, stacked."""
-        heads = [self.sample(rng, size) for _ in range(count)]
-        return {key: np.stack([head[key] for head in heads]) for key in heads[0]}
+    def batch(self, dice: Dice, count: int, size: int, pictured: bool = True) -> dict[str, torch.Tensor]:
+        """`count` crops: image (N, 3, size, size) in 0..1, what drew them, and `crop` (N, 2, 3) from picture pixels to crop units.
+        pictured: with their images, which take the most time."""
+        places = sorted(dice.below(len(self.parts), min(count, 8)).tolist())    # a few shards a batch: each is random already
+        numbers = [len(part) for part in np.array_split(np.arange(count), len(places))]
+        drawn = []
+        for place, number in zip(places, numbers):
+            part = self.parts[place]
+            index = dice.below(len(part["image"]), number)
+            drawn.append({key: values[index] for key, values in part.items()})
+        heads = {key: torch.cat([part[key] for part in drawn]) for key in drawn[0]}
+        transforms = crop_transforms(dice, heads.pop("landmarks"), size, SIDE_PER_LANDMARK_BOX)
+        picture = heads.pop("image")
+        if pictured:
+            heads["image"] = degraded(dice, occluded(dice, warped(dice, picture, transforms, size, bordered=0.0), 0.12))
+        middle = transforms[:, :, 2:] + 0.5
+        heads["crop"] = torch.cat([transforms[:, :, :2] / size, middle / size - 0.5], 2)
+        return heads
 
 
-def write_samples(path: Path, samples: list[dict[str, np.ndarray]]) -> None:
-    """Stack samples into one npz, which appears whole under its name or not at all."""
-    partial = path.with_suffix(".partial")
-    with open(partial, "wb") as file:
-        np.savez(file, **{key: np.stack([sample[key] for sample in samples]) for key in samples[0]})
-    partial.rename(path)
-
-
-def missing_shards(folder: Path, count: int) -> list[int]:
-    """Numbers of the shards that a folder, made if need be, lacks of `count` pictures."""
-    folder.mkdir(exist_ok=True)
-    return [number for number in range((count + SHARD - 1) // SHARD) if not (folder / f"{number:04d}.npz").exists()]
-
-
-def draw_heads(cache: Path, faces: Path, count: int) -> None:
-    """Draw shards below `cache` until there are `count` pictures; those already drawn stay. faces: the photographs."""
-    folder = cache / "heads"
-    missing = missing_shards(folder, count)
-    if not missing:
-        return
+def maker(cache: Path, faces: Path):
+    """Draws shards of heads (`training.drawing`)."""
     kit = Kit(cache)
     heads = Heads(cache, Photographs(faces, cache, kit.mediapipe_usable, kit.mediapipe_mirror, False), kit)
-    for number in missing:
+
+    def shard(number: int) -> list[dict[str, np.ndarray]]:
         rng = np.random.default_rng([7, number])
-        write_samples(folder / f"{number:04d}.npz", [heads.one(rng) for _ in range(SHARD)])
-        print(f"{(number + 1) * SHARD} heads", flush=True)
+        return [heads.one(rng) for _ in range(SHARD)]
+
+    return shard
 
 
 def main() -> None:
@@ -166,8 +147,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=12000, help="pictures in all, those already drawn included")
     parser.add_argument("--cache", type=Path, default=default_cache())
     arguments = parser.parse_args()
-    cv2.setNumThreads(1)
-    draw_heads(arguments.cache, arguments.faces, arguments.count)
+    folder = arguments.cache / "heads"
+    draw(maker, folder, arguments.cache, arguments.faces, missing_shards(folder, arguments.count))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 the rest of N minutes on the CPU or on CUDA: from the last checkpoint in the cache; without one from the shipped weights, as far
 as they fit; or from nothing (--scratch). It may be killed at any moment: a checkpoint is replaced in one step every two
 minutes, and holds all that the next run needs.
+Several networks may learn from the same pictures (--encoders); with the wide one among them, the others learn from it too.
 Loss: Feng et al., section 3.2 (weighted L1 over UV), with differences for smooth skin; docs/training.md lists the terms.
 """
 from __future__ import annotations
@@ -17,21 +18,24 @@ import threading
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
+from safetensors.numpy import load_file
 from torch.nn import functional as F
 
-from safetensors.numpy import load_file
-
-from prn_blender.prn.network import (DECODER_SIZE, IMAGES, INPUT_SIZE, PositionMapNetwork, bicubic, enlarged, mean_in_crop)
+from prn_blender.prn.network import (DECODER_SIZE, ENCODERS, IMAGES, INPUT_SIZE, PositionMapNetwork, bicubic, enlarged,
+                                     mean_in_crop)
 from prn_blender.prn.weights import SAFETENSORS_NAME, default_folder
+from training import synthetic, turned
+from training.augment import Dice
 from training.cache import default_cache
+from training.drawing import SHARD, draw, draw_beside, missing_shards
 from training.face_kit import build
 from training.kit import Kit
-from training.photographs import Photographs
-from training.synthetic import SyntheticHeads, draw_heads
-from training.turned import draw_turned
+from training.pack import tensors_of
+from training.photographs import PhotographBatches, Photographs
+from training.skins import make_skins
+from training.synthetic import SyntheticHeads
 
 LOSS_SIZE = 128                 # the map is compared at this size
 EMA_DECAY = 0.998
@@ -39,6 +43,9 @@ EMA_DECAY = 0.998
 OPENINGS = ((159, 145), (158, 153), (160, 144), (386, 374), (385, 380), (387, 373),
             (13, 14), (82, 87), (312, 317), (81, 178), (311, 402))
 SHARES = 0.6, 0.2, 0.2           # of a batch: photographs, turned photographs, rendered heads
+# Processors without instructions for bfloat16 imitate them, at a fifth of the speed.
+HALVES = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+FIRST_SHARDS = 4                # of each kind of picture must be there before training begins
 
 
 class Losses:
@@ -118,6 +125,12 @@ class Losses:
                 "openings": 300 * (self.openings(error).abs() * both).mean(),
                 "depth": 60 * ((error[..., 2:] - offset).abs() * weights).mean()}
 
+    def follow(self, predicted: torch.Tensor, expression: torch.Tensor, wide: torch.Tensor, wide_expression: torch.Tensor,
+               share: float) -> dict[str, torch.Tensor]:
+        """Photographs, as a larger network sees them: all of its map, and its ARKit weights. share: how much that counts."""
+        return {"follow": share * 200 * ((predicted - wide).abs() * self.weights).mean(),
+                "follow_scores": share * 100 * ((expression - wide_expression) ** 2).mean()}
+
     def outline(self, predicted: torch.Tensor, jaw: torch.Tensor) -> torch.Tensor:
         """Photographs from the front: the face reaches as far outwards as the jaw's outline (N, J, 3; last its trust).
 
@@ -137,38 +150,59 @@ class Losses:
         return 100 * (offsets.diff(n=2, dim=2).abs().mean() + offsets.diff(n=2, dim=3).abs().mean())
 
 
-class Batches:
-    """Mixed batches from background threads, so that augmentation runs beside the network."""
+Batch = tuple[dict[str, torch.Tensor] | None, dict[str, torch.Tensor] | None]
 
-    def __init__(self, photographs: Photographs, turned: SyntheticHeads, heads: SyntheticHeads, shares: tuple[float, ...],
-                 size: int, seed: int, threads: int) -> None:
-        self.photographs, self.turned, self.heads = photographs, turned, heads
+
+class Batches:
+    """Mixed batches from a background thread, so that augmentation runs beside the network: photographs, and pictures whose maps are
+    known. Another thread reads the shards that are drawn meanwhile."""
+
+    def __init__(self, photographs: PhotographBatches, turned: SyntheticHeads, heads: SyntheticHeads, shares: tuple[float, ...],
+                 size: int, dice: Dice) -> None:
+        self.sources = photographs, turned, heads
         first, second = round(size * shares[0]), round(size * shares[1])
         self.counts = first, second, size - first - second
-        self.queue: queue.Queue = queue.Queue(6)
+        self.dice = dice
+        # A stream of its own: finding out how many pictures to blur must not wait for the network.
+        self.stream = torch.cuda.Stream() if dice.device.type == "cuda" else None
+        self.queue: queue.Queue = queue.Queue(3)
         self.stopped = threading.Event()
         self.error: BaseException | None = None
-        for number in range(threads):
-            threading.Thread(target=self._produce, args=(np.random.default_rng([seed, number]),), daemon=True).start()
+        for work in (self._produce, self._refresh):
+            threading.Thread(target=work, daemon=True).start()
 
-    def _produce(self, rng: np.random.Generator) -> None:
+    def _produce(self) -> None:
         try:
-            while not self.stopped.is_set():
-                photographs, turned, heads = (
-                    data.batch(rng, count, INPUT_SIZE) if count else None
-                    for data, count in zip((self.photographs, self.turned, self.heads), self.counts))
-                known = [part for part in (turned, heads) if part is not None]
-                self.queue.put((photographs, {key: np.concatenate([part[key] for part in known]) for key in known[0]}
-                                if known else None))
+            with torch.cuda.stream(self.stream):            # does nothing without one
+                while not self.stopped.is_set():
+                    batch = self._batch()
+                    self.queue.put((batch, self.stream.record_event() if self.stream else None))
         except BaseException as error:                      # shown by the main thread
             self.error = error
             self.queue.put(None)
 
-    def next(self):
+    def _batch(self) -> Batch:
+        photographs, *rest = (source.batch(self.dice, count, INPUT_SIZE) if count else None
+                              for source, count in zip(self.sources, self.counts))
+        known = [part for part in rest if part is not None]
+        return photographs, {key: torch.cat([part[key] for part in known]) for key in known[0]} if known else None
+
+    def _refresh(self) -> None:
+        while not self.stopped.wait(2):
+            for source in self.sources[1:]:
+                source.refresh()
+
+    def next(self) -> Batch:
         item = self.queue.get()
         if item is None:
-            raise RuntimeError("a data thread failed") from self.error
-        return item
+            raise RuntimeError("the data thread failed") from self.error
+        batch, ready = item
+        if ready:
+            torch.cuda.current_stream().wait_event(ready)
+            for part in filter(None, batch):
+                for values in part.values():
+                    values.record_stream(torch.cuda.current_stream())
+        return batch
 
 
 def learning_rate(progress: float, step: int, peak: float) -> float:
@@ -176,24 +210,72 @@ def learning_rate(progress: float, step: int, peak: float) -> float:
     return peak * min(1.0, (step + 1) / 300) * min(1.0, max(0.0, (1 - progress) / 0.4))
 
 
-def average(ema: torch.nn.Module, network: torch.nn.Module, step: int) -> None:
-    """Move the averaged weights towards the network's."""
-    decay = min(EMA_DECAY, (1 + step) / (10 + step))
-    with torch.no_grad():
-        for mine, other in zip(ema.state_dict().values(), network.state_dict().values()):
-            if mine.dtype.is_floating_point:
-                mine.lerp_(other, 1 - decay)
-            else:
-                mine.copy_(other)
+class Learner:
+    """A network, its averaged weights and its optimiser."""
+
+    def __init__(self, encoder: str, mean: np.ndarray, images: torch.Tensor, device: torch.device) -> None:
+        """images: the UV images to begin with."""
+        self.network = PositionMapNetwork(mean, encoder).to(device, memory_format=torch.channels_last)
+        self.network.images.data.copy_(images)
+        self.ema = copy.deepcopy(self.network)
+        decayed = [p for p in self.network.parameters() if p.ndim > 1 and p is not self.network.images]
+        others = [p for p in self.network.parameters() if p.ndim <= 1]
+        # The UV images begin as the shape space's own, and move slowly so that they stay smooth.
+        self.optimiser = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.03, "share": 1.0},
+                                            {"params": others, "weight_decay": 0, "share": 1.0},
+                                            {"params": [self.network.images], "weight_decay": 0, "share": 0.05}],
+                                           betas=(0.9, 0.99), fused=True)
+
+    def start_from(self, tensors: dict[str, np.ndarray]) -> int:
+        """Takes over the tensors that fit by name and shape; how many did."""
+        mine = self.network.state_dict()
+        fitting = {name: torch.from_numpy(value.astype(np.float32)) for name, value in tensors.items()
+                   if name in mine and mine[name].shape == value.shape}
+        self.network.load_state_dict(fitting, strict=False)
+        self.ema.load_state_dict(self.network.state_dict())
+        return len(fitting)
+
+    def state(self) -> dict:
+        return {"network": self.network.state_dict(), "ema": self.ema.state_dict(), "optimiser": self.optimiser.state_dict()}
+
+    def load(self, state: dict) -> None:
+        self.network.load_state_dict(state["network"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    def predict(self, images: torch.Tensor, losses: Losses) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Maps (N, 3, LOSS_SIZE, LOSS_SIZE), their offsets from the mean, and ARKit weights (N, 52)."""
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda or HALVES):
+            code = self.network.encode(images)
+        offsets, logits = self.network.decode(code.float())     # sums of many images need the digits
+        offsets = enlarged(offsets, losses.enlarging)
+        return offsets + F.avg_pool2d(self.network.mean, 2), offsets, torch.sigmoid(logits)
+
+    def step(self, loss: torch.Tensor, rate: float, number: int) -> None:
+        """One step down a loss; the averaged weights follow."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["share"]
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimiser.step()
+        decay = min(EMA_DECAY, (1 + number) / (10 + number))
+        with torch.no_grad():
+            mine, others = list(self.ema.state_dict().values()), list(self.network.state_dict().values())
+            floating = [k for k, value in enumerate(mine) if value.dtype.is_floating_point]
+            torch._foreach_lerp_([mine[k] for k in floating], [others[k] for k in floating], 1 - decay)
+            for k, value in enumerate(mine):
+                if not value.dtype.is_floating_point:
+                    value.copy_(others[k])
 
 
 def validate(network: PositionMapNetwork, losses: Losses, photographs: Photographs, device: torch.device) -> float:
     """Mean 2D error of MediaPipe's points on photographs kept out of training, in percent of the face's size."""
     network.eval()
-    rng, total = np.random.default_rng(0), []
+    total = []
     with torch.no_grad():
         for start in range(0, 600, 50):
-            samples = [photographs.sample(rng, index, INPUT_SIZE, augment=False) for index in range(start, start + 50)]
+            samples = [photographs.upright(index, INPUT_SIZE) for index in range(start, start + 50)]
             images = torch.tensor(np.stack([s[0] for s in samples]), device=device).permute(0, 3, 1, 2).float() / 255
             offsets = enlarged(network.decode(network.encode(images))[0], losses.enlarging)
             found = losses.at_points(offsets + F.avg_pool2d(network.mean, 2))
@@ -201,20 +283,14 @@ def validate(network: PositionMapNetwork, losses: Losses, photographs: Photograp
             error = (found - target[..., :3])[..., :2].norm(dim=-1).mean(1)
             extent = target[..., :2].amax(1) - target[..., :2].amin(1)
             total.append(error / extent.prod(1).sqrt())
-    network.train()
     return float(100 * torch.cat(total).mean())
 
 
-def uv_images(network: PositionMapNetwork, losses: Losses, *data: SyntheticHeads) -> torch.Tensor:
-    """(IMAGES, 64, 64) the principal images of known maps' coordinates, each scaled to how much it is used."""
-    rng = np.random.default_rng(0)
-    maps = []
-    for _ in range(40):
-        for heads in data:
-            batch = {key: torch.from_numpy(value) for key, value in heads.batch(rng, 25, INPUT_SIZE).items() if key != "image"}
-            labels = losses.labels({key: value.to(losses.mean.device) for key, value in batch.items()})
-            maps.append(F.avg_pool2d(labels, LOSS_SIZE // DECODER_SIZE).cpu())
-    offsets = torch.cat(maps) - F.avg_pool2d(network.mean.cpu(), network.mean.shape[-1] // DECODER_SIZE)
+def uv_images(mean: np.ndarray, losses: Losses, dice: Dice, *data: SyntheticHeads) -> torch.Tensor:
+    """(IMAGES, 64, 64) the principal images of known maps' coordinates, each scaled to how much it is used. mean: (S, S, 3)."""
+    maps = [F.avg_pool2d(losses.labels(heads.batch(dice, 50, INPUT_SIZE, pictured=False)), LOSS_SIZE // DECODER_SIZE).cpu()
+            for _ in range(20) for heads in data]
+    offsets = torch.cat(maps) - F.avg_pool2d(torch.from_numpy(mean).permute(2, 0, 1)[None], len(mean) // DECODER_SIZE)
     flat = offsets.flatten(0, 1).flatten(1)
     weights = (F.avg_pool2d(losses.weights, LOSS_SIZE // DECODER_SIZE).flatten().cpu() + 0.05).sqrt()
     _, sizes, images = torch.svd_lowrank(flat * weights, q=IMAGES + 20, niter=4)
@@ -224,15 +300,6 @@ def uv_images(network: PositionMapNetwork, losses: Losses, *data: SyntheticHeads
     return images.reshape(IMAGES, DECODER_SIZE, DECODER_SIZE)
 
 
-def start_from(network: PositionMapNetwork, path: Path) -> str:
-    """Takes over the shipped tensors that fit by name and shape; how many did."""
-    mine, found = network.state_dict(), load_file(path)
-    fitting = {name: torch.from_numpy(value.astype(np.float32)) for name, value in found.items()
-               if name in mine and mine[name].shape == value.shape}
-    network.load_state_dict(fitting, strict=False)
-    return f"{len(fitting)} of {len(found)} shipped tensors"
-
-
 def save(path: Path, state: dict) -> None:
     """Replace the checkpoint in one step."""
     partial = path.with_suffix(".partial")
@@ -240,110 +307,130 @@ def save(path: Path, state: dict) -> None:
     os.replace(partial, path)
 
 
+def prepare(arguments: argparse.Namespace) -> tuple[Kit, Photographs]:
+    """What the pictures are made of, made if it is missing, and the pictures: all of them now, or by --jobs processes beside training."""
+    cache, faces = arguments.cache, arguments.faces
+    cache.mkdir(parents=True, exist_ok=True)
+    if not (cache / "kit.npz").exists():
+        build(cache, faces)
+    kit = Kit(cache)
+    photographs = Photographs(faces, cache, kit.mediapipe_usable, kit.mediapipe_mirror, validation=False)
+    make_skins(kit, photographs, cache / "skins.npy")
+    turned.place_photographs(cache, photographs, kit)
+    for maker, name, count in ((synthetic.maker, "heads", arguments.heads), (turned.maker, "turned", arguments.turned)):
+        if arguments.jobs:
+            draw_beside(maker, cache / name, cache, faces, count, arguments.jobs)
+        else:
+            draw(maker, cache / name, cache, faces, missing_shards(cache / name, count))
+    while any(len(list((cache / name).glob("*.npz"))) < min(FIRST_SHARDS, (count + SHARD - 1) // SHARD)
+              for name, count in (("heads", arguments.heads), ("turned", arguments.turned))):
+        time.sleep(0.2)
+    return kit, photographs
+
+
+def first_tensors(encoder: str, arguments: argparse.Namespace) -> dict[str, np.ndarray]:
+    """What a network begins with where there is no checkpoint: nothing, what was carried back from a GPU, or the shipped weights."""
+    if arguments.begin:
+        return tensors_of(arguments.begin, encoder)
+    if arguments.scratch or encoder != "light":
+        return {}
+    return load_file(default_folder() / SAFETENSORS_NAME)
+
+
+def loss_terms(learner: Learner, images: torch.Tensor, batch: Batch, truth: torch.Tensor | None, losses: Losses,
+               wide: tuple[torch.Tensor, torch.Tensor] | None, following: float) -> tuple[dict[str, torch.Tensor], tuple]:
+    """The terms of the loss, and the map and ARKit weights that it came from. truth: the known maps. wide: the wide network's map and
+    weights of the same pictures; following: how much they count."""
+    photo, head = batch
+    predicted, offsets, expression = learner.predict(images, losses)
+    count = len(photo["image"]) if photo else 0
+    terms: dict[str, torch.Tensor] = {}
+    if photo:
+        trust = photo["believed"]
+        terms |= losses.sparse(predicted[:count], photo["points"])
+        terms |= {"outline": losses.outline(predicted[:count], photo["jaw"]), "smooth": losses.smooth(offsets[:count]),
+                  "scores": 100 * ((expression[:count] - photo["scores"]) ** 2 * trust).sum() / trust.sum().clamp_min(1)}
+        if wide is not None:
+            terms |= losses.follow(predicted[:count], expression[:count], wide[0][:count], wide[1][:count], following)
+    if head:
+        terms |= losses.dense(predicted[count:], truth)
+        terms["arkit"] = 30 * ((expression[count:] - head["coefficients"][:, -52:]) ** 2).mean()
+    return terms, (predicted.detach(), expression.detach())
+
+
 def train(arguments: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    cv2.setNumThreads(1)
+    torch.backends.cudnn.benchmark = True
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     cache: Path = arguments.cache
-    cache.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    if not (cache / "kit.npz").exists():
-        build(cache, arguments.faces)
-    draw_heads(cache, arguments.faces, arguments.heads)
-    draw_turned(cache, arguments.faces, arguments.turned)
-    kit = Kit(cache)
+    kit, photographs = prepare(arguments)
+    held_out = Photographs(arguments.faces, cache, kit.mediapipe_usable, kit.mediapipe_mirror, validation=True)
     losses = Losses(kit, device, arguments.plain)
-    network = PositionMapNetwork(mean_in_crop(kit.topology)).to(device, memory_format=torch.channels_last)
-    heads, turned = SyntheticHeads(cache / "heads"), SyntheticHeads(cache / "turned")
-    decayed = [p for p in network.parameters() if p.ndim > 1 and p is not network.images]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    # The UV images begin as the shape space's own, and move slowly so that they stay smooth.
-    ema = copy.deepcopy(network)
-    optimiser = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.03, "share": 1.0},
-                                   {"params": others, "weight_decay": 0, "share": 1.0},
-                                   {"params": [network.images], "weight_decay": 0, "share": 0.05}], betas=(0.9, 0.99))
+    heads, turned_ones = SyntheticHeads(cache / "heads", device), SyntheticHeads(cache / "turned", device)
+    mean = mean_in_crop(kit.topology)
+    images = uv_images(mean, losses, Dice(0, device), heads, turned_ones)
+    # The wide one first: the others follow it.
+    learners = {name: Learner(name, mean, images, device) for name in sorted(arguments.encoders, key=lambda name: name != "wide")}
     checkpoint = cache / "checkpoint.pt"
     step, samples, seconds = 0, 0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
-        network.load_state_dict(state["network"])
-        ema.load_state_dict(state["ema"])
-        optimiser.load_state_dict(state["optimiser"])
+        for name, learner in learners.items():
+            learner.load(state["learners"][name])
         step, samples, seconds = state["step"], state["samples"], state["seconds"]
         print(f"going on from step {step}, {samples} samples, {seconds / 3600:.2f} h", flush=True)
     else:
-        network.images.data.copy_(uv_images(network, losses, heads, turned))
-        if not arguments.scratch:
-            print(f"beginning with {start_from(network, default_folder() / SAFETENSORS_NAME)}", flush=True)
-        ema.load_state_dict(network.state_dict())
-    usable, mirror = kit.mediapipe_usable, kit.mediapipe_mirror
-    photographs = Photographs(arguments.faces, cache, usable, mirror, validation=False)
-    held_out = Photographs(arguments.faces, cache, usable, mirror, validation=True)
-    batches = Batches(photographs, turned, heads, tuple(arguments.shares), arguments.batch, seed=step,
-                      threads=1 if device.type == "cpu" else 12)
+        for name, learner in learners.items():
+            tensors = first_tensors(name, arguments)
+            print(f"{name}: beginning with {learner.start_from(tensors)} of {len(tensors)} tensors", flush=True)
+    batches = Batches(PhotographBatches(photographs, device), turned_ones, heads, tuple(arguments.shares), arguments.batch,
+                      Dice(step + 1, device))
     training_since = saved = logged = time.monotonic()
     ends = started + arguments.minutes * 60
-    totals: dict[str, float] = {}
+    totals: dict[str, torch.Tensor] = {}
     log = open(cache / "train.jsonl", "a", encoding="utf-8")
 
     def checkpoint_now() -> None:
-        save(checkpoint, {"network": network.state_dict(), "ema": ema.state_dict(), "step": step, "samples": samples,
-                          "optimiser": optimiser.state_dict(), "seconds": seconds + time.monotonic() - training_since})
+        save(checkpoint, {"learners": {name: learner.state() for name, learner in learners.items()}, "step": step,
+                          "samples": samples, "seconds": seconds + time.monotonic() - training_since})
 
-    network.train()
     wanted = arguments.samples or np.inf
     while (now := time.monotonic()) < ends and samples < wanted:
         done = max((now - training_since) / (ends - training_since), samples / wanted)
         rate = learning_rate(done, step, arguments.rate)
-        for group in optimiser.param_groups:
-            group["lr"] = rate * group["share"]
-        photo, head = batches.next()
-        count = len(photo[0]) if photo else 0
-        images = torch.from_numpy(np.concatenate(([photo[0]] if photo else []) + ([head["image"]] if head else []))).to(device)
-        images = (images.permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16):
-            code = network.encode(images)
-        offsets, logits = network.decode(code.float())          # sums of many images need the digits
-        offsets = enlarged(offsets, losses.enlarging)
-        predicted = offsets + F.avg_pool2d(network.mean, 2)
-        expression = torch.sigmoid(logits)
-        terms: dict[str, torch.Tensor] = {}
-        if photo:
-            points, jaw, scores, trust = (torch.from_numpy(part).to(device) for part in photo[1:])
-            terms |= losses.sparse(predicted[:count], points)
-            terms |= {"outline": losses.outline(predicted[:count], jaw), "smooth": losses.smooth(offsets[:count]),
-                      "scores": 100 * ((expression[:count] - scores) ** 2 * trust).sum() / trust.sum().clamp_min(1)}
-        if head:
-            truth = {key: torch.from_numpy(value).to(device) for key, value in head.items() if key != "image"}
-            terms |= losses.dense(predicted[count:], losses.labels(truth))
-            terms["arkit"] = 30 * ((expression[count:] - truth["coefficients"][:, -52:]) ** 2).mean()
-        loss = sum(terms.values())
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimiser.step()
-        average(ema, network, step)
-        step, samples = step + 1, samples + len(images)
-        for key, value in terms.items():
-            totals[key] = totals.get(key, 0) + value.item()
+        batch = batches.next()
+        pictures = torch.cat([part["image"] for part in batch if part]).contiguous(memory_format=torch.channels_last)
+        truth = losses.labels(batch[1]) if batch[1] else None
+        wide = None
+        for name, learner in learners.items():
+            learner.network.train()
+            terms, found = loss_terms(learner, pictures, batch, truth, losses, wide, min(1.0, max(0.0, (done - 0.1) / 0.2)))
+            learner.step(sum(terms.values()), rate, step)
+            for key, value in terms.items():
+                key = f"{name} {key}"
+                totals[key] = totals.get(key, 0) + value.detach()
+            if name == "wide":
+                wide = found
+        step, samples = step + 1, samples + len(pictures)
         if step % 20 == 0:
-            row = {"step": step, "samples": samples, "rate": rate, "samples_per_second": 20 * len(images) /
-                   (time.monotonic() - logged), **{key: round(value / 20, 3) for key, value in totals.items()}}
+            row = {"step": step, "samples": samples, "rate": rate,
+                   **{key: round(float(value) / 20, 3) for key, value in totals.items()}}
+            row["samples_per_second"] = 20 * len(pictures) / (time.monotonic() - logged)
             if step % 1000 == 0:
-                row["validation"] = validate(ema, losses, held_out, device)
+                row |= {f"{name} validation": validate(learner.ema, losses, held_out, device) for name, learner in learners.items()}
             print(json.dumps(row), flush=True)
             log.write(json.dumps(row) + "\n")
             log.flush()
             totals, logged = {}, time.monotonic()
         if time.monotonic() - saved > arguments.checkpoint_every:
             checkpoint_now()
-            heads.refresh()
-            turned.refresh()
             saved = time.monotonic()
     batches.stopped.set()
     checkpoint_now()
-    print(f"validation {validate(ema, losses, held_out, device):.3f} % after {samples} samples")
+    for name, learner in learners.items():
+        print(f"{name}: validation {validate(learner.ema, losses, held_out, device):.3f} % after {samples} samples")
 
 
 def main() -> None:
@@ -355,9 +442,14 @@ def main() -> None:
     parser.add_argument("--samples", type=int, help="stop when the network has seen so many in all, if that is sooner")
     parser.add_argument("--shares", type=float, nargs=3, default=SHARES, metavar=("PHOTOGRAPHS", "TURNED", "HEADS"),
                         help="what a batch is made of (default: %(default)s)")
+    parser.add_argument("--encoders", nargs="+", choices=tuple(ENCODERS), default=["light"],
+                        help="the networks to train (default: light, the shipped one; wide: its teacher)")
+    parser.add_argument("--jobs", type=int, default=0, metavar="N",
+                        help="draw pictures in N processes a kind while training goes on (default: all of them before it, here)")
     parser.add_argument("--plain", action="store_true", help="weigh all of the face alike, for comparison")
     parser.add_argument("--checkpoint-every", type=float, default=120, metavar="SECONDS")
     parser.add_argument("--scratch", action="store_true", help="without a checkpoint, begin from nothing")
+    parser.add_argument("--begin", type=Path, metavar="FOLDER", help="without a checkpoint, begin with the weights in this folder (training.pack)")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=1.2e-3, help="peak learning rate")
     parser.add_argument("--threads", type=int, default=0, help="torch threads, 0: all")

@@ -21,12 +21,13 @@ from prn_blender.prn.face_fit import MOTIONS, small_motions
 from prn_blender.prn.position_map import sample
 from prn_blender.prn.weights import load_bundle
 from training.cache import default_cache
+from training.drawing import SHARD, draw, missing_shards
 from training.hm08 import Hm08, fetch_sources
 from training.kit import Kit
 from training.photographs import PIXELS as PHOTO
 from training.photographs import IBUG_FROM_MEDIAPIPE, Photographs
 from training.renderer import PIXELS
-from training.synthetic import MARGIN, SHARD, missing_shards, random_background, rotation_of, write_samples
+from training.synthetic import MARGIN, random_background, rotation_of
 
 FAR = 100.0                     # metres to the camera
 BORDER, STEP = 56, 2            # the grid reaches so many pixels beyond the photograph; its cells' side
@@ -36,7 +37,6 @@ MAP_READINGS, MAP_NOISE = 40.0, 0.004       # the network's own map says what th
 WORST = 0.03                    # of the face's size: fits whose points lie farther off on average are left out
 HAIR = 0.02                     # metres the skull is thickened by, for the depth only
 MOST_YAW = 60.0                 # degrees: photographs of heads turned farther are left out
-TURNS = 2                       # pictures of each photograph
 FADE = 24.0                     # pixels over which the background follows the head
 
 _DEPTH = ("""
@@ -92,7 +92,7 @@ class Placing:
 
     def place(self, index: int) -> Placed | None:
         """The head in photograph `index`, or None if its points cannot be explained."""
-        image, placed, *_ = self.photographs.sample(np.random.default_rng(0), index, self.engine.input_size, augment=False)
+        image, placed = self.photographs.upright(index, self.engine.input_size)
         maps, expressions = self.engine.run(image[None].astype(np.float32) / 255)
         points, trust = placed[:, :2].astype(np.float64), placed[:, 3].astype(np.float64)
         started = self.space.fit(maps[0], expressions[0])
@@ -245,30 +245,46 @@ def wanted_turn(rng: np.random.Generator, yaw: float) -> tuple[float, float]:
     return float(turn), float(np.clip(rng.normal(0, 14), -30, 30)) if rng.random() < 0.6 else 0.0
 
 
-def draw_turned(cache: Path, faces: Path, count: int) -> None:
-    """Draw shards below `cache` until there are `count` pictures. faces: the photographs."""
-    folder = cache / "turned"
-    missing = missing_shards(folder, count)
-    if not missing:
-        return
+def place_photographs(cache: Path, photographs: Photographs, kit: Kit) -> Path:
+    """Place hm08's head in every photograph, once, into `<cache>/placed.npz`: `index` of those that it can be placed in (their
+    number among the training photographs), `coefficients`, `rotation`, `scale` and `translation` of `Placed`."""
+    path = cache / "placed.npz"
+    if not path.exists():
+        placing = Placing(kit, photographs)
+        found = {index: head for index in range(len(photographs)) if (head := placing.place(index)) is not None}
+        partial = cache / "placed.partial.npz"
+        np.savez(partial, index=np.array(list(found)),
+                 **{name: np.stack([getattr(head, name) for head in found.values()]).astype(dtype)
+                    for name, dtype in (("coefficients", np.float16), ("rotation", np.float32), ("scale", np.float32),
+                                        ("translation", np.float32))})
+        partial.rename(path)
+        print(f"hm08's head placed in {len(found)} of {len(photographs)} photographs", flush=True)
+    return path
+
+
+def maker(cache: Path, faces: Path):
+    """Draws shards of turned photographs (`training.drawing`)."""
     kit = Kit(cache)
     photographs = Photographs(faces, cache, kit.mediapipe_usable, kit.mediapipe_mirror, False)
-    placing, turning = Placing(kit, photographs), Turning(cache, kit)
-    for number in missing:
+    data = np.load(place_photographs(cache, photographs, kit))
+    heads = [(int(index), Placed(*values)) for index, *values in zip(
+        data["index"], data["coefficients"].astype(np.float32), data["rotation"].astype(np.float64), data["scale"].astype(np.float64),
+        data["translation"].astype(np.float64))]
+    heads = [(index, head) for index, head in heads if abs(head.yaw) <= MOST_YAW]
+    turning = Turning(cache, kit)
+
+    def shard(number: int) -> list[dict[str, np.ndarray]]:
         rng = np.random.default_rng([11, number])
         drawn: list[dict[str, np.ndarray]] = []
         while len(drawn) < SHARD:
-            index = int(rng.integers(len(photographs)))
-            head = placing.place(index)
-            if head is None or abs(head.yaw) > MOST_YAW:
-                continue
-            for _ in range(TURNS):
-                # Edges of any kind, so that none tells the pose.
-                margin = rng.uniform(-0.08, 0.05, 4) if rng.random() < 0.5 else np.ones(4)
-                drawn.append(turning.turn(photographs.pixels[photographs.chosen[index]], head, *wanted_turn(rng, head.yaw),
-                                          random_background(rng, photographs), margin))
-        write_samples(folder / f"{number:04d}.npz", drawn)
-        print(f"{(number + 1) * SHARD} turned photographs", flush=True)
+            index, head = heads[rng.integers(len(heads))]
+            # Edges of any kind, so that none tells the pose.
+            margin = rng.uniform(-0.08, 0.05, 4) if rng.random() < 0.5 else np.ones(4)
+            drawn.append(turning.turn(photographs.pixels[photographs.chosen[index]], head, *wanted_turn(rng, head.yaw),
+                                      random_background(rng, photographs), margin))
+        return drawn
+
+    return shard
 
 
 def main() -> None:
@@ -277,8 +293,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=12000, help="pictures in all, those already drawn included")
     parser.add_argument("--cache", type=Path, default=default_cache())
     arguments = parser.parse_args()
-    cv2.setNumThreads(1)
-    draw_turned(arguments.cache, arguments.faces, arguments.count)
+    folder = arguments.cache / "turned"
+    draw(maker, folder, arguments.cache, arguments.faces, missing_shards(folder, arguments.count))
 
 
 if __name__ == "__main__":

@@ -48,23 +48,44 @@ class Residual(nn.Module):
         return F.relu(x + self.second(self.first(x)), inplace=True)
 
 
+def light_encoder() -> nn.Sequential:
+    """What a capture runs: (N, 3, 192, 192) -> (N, 256, 4, 4)."""
+    return nn.Sequential(
+        # All of the crop's detail at the cost of a crop of 128: lids and lips are a matter of single pixels.
+        convolution(3, 24, size=5, stride=3),                   # 64
+        convolution(24, 48, stride=2),                          # 32
+        convolution(48, 96, stride=2), Residual(96),            # 16
+        convolution(96, 192, stride=2), Residual(192),          # 8
+        convolution(192, 256, stride=2), Residual(256))         # 4
+
+
+def wide_encoder() -> nn.Sequential:
+    """A teacher for the light one, eight times its work; never shipped: (N, 3, 192, 192) -> (N, 512, 3, 3)."""
+    return nn.Sequential(
+        convolution(3, 32, size=5, stride=2),                                                                       # 96
+        convolution(32, 64, stride=2), Residual(64),                                                                # 48
+        convolution(64, 128, stride=2), Residual(128), Residual(128),                                               # 24
+        convolution(128, 256, stride=2), Residual(256), Residual(256),                                              # 12
+        convolution(256, 512, stride=2), Residual(512), Residual(512),                                              # 6
+        convolution(512, 512, stride=2))                                                                            # 3
+
+
+# By name: the encoder, its last channels and their side, and the length of the code.
+ENCODERS = {"light": (light_encoder, 256, 4, 512), "wide": (wide_encoder, 512, 3, 768)}
+
+
 class PositionMapNetwork(nn.Module):
     """`prn`: crops (N, 3, 192, 192) RGB 0..1 -> position maps (N, 3, 256, 256) in crop units, ARKit logits (N, 52).
 
-    mean: (256, 256, 3) the mean position map in crop units.
+    mean: (256, 256, 3) the mean position map in crop units. encoder: a name in ENCODERS.
     """
 
-    def __init__(self, mean: np.ndarray, code: int = 512) -> None:
+    def __init__(self, mean: np.ndarray, encoder: str = "light") -> None:
         super().__init__()
-        self.encoder = nn.Sequential(
-            # All of the crop's detail at the cost of a crop of 128: lids and lips are a matter of single pixels.
-            convolution(3, 24, size=5, stride=3),               # 64
-            convolution(24, 48, stride=2),                      # 32
-            convolution(48, 96, stride=2), Residual(96),        # 16
-            convolution(96, 192, stride=2), Residual(192),      # 8
-            convolution(192, 256, stride=2), Residual(256))     # 4
+        make, channels, side, code = ENCODERS[encoder]
+        self.encoder = make()
         # The image and the map share no coordinates, so everything passes through one vector of the whole face.
-        self.code = convolution_to_vector(256, code)
+        self.code = nn.Sequential(nn.Conv2d(channels, code, side, bias=False), nn.BatchNorm2d(code), nn.ReLU(inplace=True))
         # Position maps of heads in any pose are sums of few smooth images (linear shape space times affine camera), so
         # mixing them loses nothing, costs a hundredth of a convolutional decoder, and leaves no grid in the surface.
         self.mixture = nn.Linear(code, 3 * IMAGES)
@@ -77,7 +98,7 @@ class PositionMapNetwork(nn.Module):
         self.register_buffer("enlarging", bicubic(SIZE), persistent=False)
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """Crops (N, 3, 192, 192) to codes (N, code)."""
+        """Crops (N, 3, 192, 192) to codes (N, C)."""
         return self.code(self.encoder(images)).flatten(1)
 
     def decode(self, code: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -109,11 +130,6 @@ def enlarged(offsets: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     Two matrix products: ONNX Runtime's own cubic resize takes three times as long as the whole network.
     """
     return matrix @ offsets @ matrix.T
-
-
-def convolution_to_vector(channels: int, code: int) -> nn.Sequential:
-    """A 4x4 feature map to one vector: the convolution that sees all of it."""
-    return nn.Sequential(nn.Conv2d(channels, code, 4, bias=False), nn.BatchNorm2d(code), nn.ReLU(inplace=True))
 
 
 class Exported(nn.Module):
