@@ -23,7 +23,7 @@ ITERATIONS = 3
 MOTIONS = 7                     # turn about x, y, z; shift along x, y, z; growth
 # How far a map's point is off on average (metres, at mean size), and how many independent readings a map is worth:
 # neighbouring texels err together, so that thousands of them count as these few.
-NOISE, READINGS = 0.0015, 150.0
+NOISE, READINGS = 0.0015, 120.0
 EXPRESSION_SPREAD = 0.15        # how far the network's ARKit weights are off
 RESIDUAL_BLUR = 2.0             # texels of the 64x64 grid
 NECK_SHARE = 0.3                # weight of the neck, which the loss leaves free but the pose may lean on
