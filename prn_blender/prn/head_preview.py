@@ -23,7 +23,7 @@ SMOOTH = 3              # drawn so many times as large
 PIVOT = (0.0, 0.012, 0.075)     # of the views, head frame, metres: the middle of a head with its neck
 HEIGHT = 0.31           # metres that a picture is high
 # What has a colour and no texture; sRGB.
-COLOURS = {"teeth": (222, 213, 196), "gums": (168, 92, 90), "lashes": (34, 26, 22)}
+COLOURS = {"teeth": (244, 235, 217), "gums": (168, 92, 90), "lashes": (34, 26, 22)}
 ON_EYES = ("white", "iris", "pupil")
 VIEWS = (0, 40, -90)    # degrees that the preview turns the head by: so that both sides are seen
 WIRES = (120, 240, 255)
@@ -90,8 +90,8 @@ def head_pictures(vertices: np.ndarray, texture: np.ndarray, eyes: np.ndarray, d
 
     uv = np.einsum("nk,nkc->nc", drawn.barycentric[covered], topology.texture[corners[triangle]])
     colours, kind = np.zeros((len(triangle), 3), np.float32), part[triangle]
-    # Teeth stand in the same light as the whites of the eyes, and in the shadow of the lips.
-    light_of_photo = 0.9 * eyes.max() / 255
+    # Teeth stand in the same light as the whites of the eyes.
+    light_of_photo = eyes.max() / 255
     for number, name in enumerate(PARTS):
         here = kind == number
         if name in COLOURS:
