@@ -3,7 +3,6 @@
 A class that is registered inherits them by their annotations, so this file must not postpone annotations.
 """
 
-import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty
 
 # Of the shipped topology, of the surfaces in eyes and mouth, and of a head's lashes.

@@ -12,7 +12,7 @@ from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.errors import CaptureError
 from prn_blender.scene import versions
 from prn_blender.scene.performance import build_performance
-from prn_blender.scene.retarget import arkit_keys, arkit_name, retarget
+from prn_blender.scene.retarget import arkit_name, retarget
 from prn_blender.scene.stage import match_time, new_stage
 from takes import BLINK, JAW, LEFT_LID, talking
 

@@ -26,6 +26,7 @@ from prn_blender.prn.image_io import load_image
 from prn_blender.prn.position_map import load_topology, sample
 from prn_blender.prn.weights import load_bundle
 from training.cache import default_cache
+from training.drawing import write_samples
 from training.evaluate import BINS, Face, load_faces, nme
 from training.kit import Kit
 from training.photographs import IBUG_FROM_MEDIAPIPE, Photographs

@@ -7,7 +7,6 @@ FOLDER are only captured, to see whether every head comes out whole. Writes noth
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
