@@ -37,12 +37,12 @@ def test_the_rate_warms_up_stays_and_falls_to_nothing():
 
 
 def learner(encoder: str = "light") -> Learner:
-    return Learner(encoder, mean_in_crop(load_topology()), cosines(IMAGES), torch.device("cpu"))
+    return Learner(encoder, mean_in_crop(load_topology()), torch.device("cpu"))
 
 
 def test_training_begins_with_the_shipped_weights():
     shipped, one = load_file(default_folder() / SAFETENSORS_NAME), learner()
-    assert one.start_from(shipped) == len(shipped)
+    assert one.start_from(cosines(IMAGES), shipped) == len(shipped)
     for state in (one.network.state_dict(), one.ema.state_dict()):
         assert all(np.array_equal(state[name].numpy(), value.astype(np.float32)) for name, value in shipped.items())
 

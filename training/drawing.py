@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import cv2
@@ -43,7 +44,7 @@ def draw(maker: Maker, folder: Path, cache: Path, faces: Path, numbers: list[int
         print(f"{folder.name}: {(number + 1) * SHARD} pictures", flush=True)
 
 
-def draw_beside(maker: Maker, folder: Path, cache: Path, faces: Path, count: int, jobs: int) -> list[multiprocessing.Process]:
+def draw_beside(maker: Maker, folder: Path, cache: Path, faces: Path, count: int, jobs: int) -> list[BaseProcess]:
     """Processes that draw the shards that `count` pictures lack; they end with this process, or when they are done."""
     missing = missing_shards(folder, count)
     context = multiprocessing.get_context("spawn")          # a GL context and torch's threads do not survive a fork

@@ -16,6 +16,7 @@ import os
 import queue
 import threading
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -213,21 +214,20 @@ def learning_rate(progress: float, step: int, peak: float) -> float:
 class Learner:
     """A network, its averaged weights and its optimiser."""
 
-    def __init__(self, encoder: str, mean: np.ndarray, images: torch.Tensor, device: torch.device) -> None:
-        """images: the UV images to begin with."""
+    def __init__(self, encoder: str, mean: np.ndarray, device: torch.device) -> None:
         self.network = PositionMapNetwork(mean, encoder).to(device, memory_format=torch.channels_last)
-        self.network.images.data.copy_(images)
         self.ema = copy.deepcopy(self.network)
         decayed = [p for p in self.network.parameters() if p.ndim > 1 and p is not self.network.images]
         others = [p for p in self.network.parameters() if p.ndim <= 1]
-        # The UV images begin as the shape space's own, and move slowly so that they stay smooth.
+        # The UV images begin as the shape space's own (`start_from`), and move slowly so that they stay smooth.
         self.optimiser = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.03, "share": 1.0},
                                             {"params": others, "weight_decay": 0, "share": 1.0},
                                             {"params": [self.network.images], "weight_decay": 0, "share": 0.05}],
                                            betas=(0.9, 0.99), fused=True)
 
-    def start_from(self, tensors: dict[str, np.ndarray]) -> int:
-        """Takes over the tensors that fit by name and shape; how many did."""
+    def start_from(self, images: torch.Tensor, tensors: dict[str, np.ndarray]) -> int:
+        """Begins with these UV images and takes over the tensors that fit by name and shape; how many did."""
+        self.network.images.data.copy_(images)
         mine = self.network.state_dict()
         fitting = {name: torch.from_numpy(value.astype(np.float32)) for name, value in tensors.items()
                    if name in mine and mine[name].shape == value.shape}
@@ -317,13 +317,16 @@ def prepare(arguments: argparse.Namespace) -> tuple[Kit, Photographs]:
     photographs = Photographs(faces, cache, kit.mediapipe_usable, kit.mediapipe_mirror, validation=False)
     make_skins(kit, photographs, cache / "skins.npy")
     turned.place_photographs(cache, photographs, kit)
-    for maker, name, count in ((synthetic.maker, "heads", arguments.heads), (turned.maker, "turned", arguments.turned)):
+    processes: list[BaseProcess] = []
+    kinds = ((synthetic.maker, cache / "heads", arguments.heads), (turned.maker, cache / "turned", arguments.turned))
+    for maker, folder, count in kinds:
         if arguments.jobs:
-            draw_beside(maker, cache / name, cache, faces, count, arguments.jobs)
+            processes += draw_beside(maker, folder, cache, faces, count, arguments.jobs)
         else:
-            draw(maker, cache / name, cache, faces, missing_shards(cache / name, count))
-    while any(len(list((cache / name).glob("*.npz"))) < min(FIRST_SHARDS, (count + SHARD - 1) // SHARD)
-              for name, count in (("heads", arguments.heads), ("turned", arguments.turned))):
+            draw(maker, folder, cache, faces, missing_shards(folder, count))
+    while any(missing_shards(folder, min(count, FIRST_SHARDS * SHARD)) for _, folder, count in kinds):
+        if any(process.exitcode for process in processes):
+            raise SystemExit("A process that draws pictures has failed; its message is above.")
         time.sleep(0.2)
     return kit, photographs
 
@@ -370,21 +373,24 @@ def train(arguments: argparse.Namespace) -> None:
     losses = Losses(kit, device, arguments.plain)
     heads, turned_ones = SyntheticHeads(cache / "heads", device), SyntheticHeads(cache / "turned", device)
     mean = mean_in_crop(kit.topology)
-    images = uv_images(mean, losses, Dice(0, device), heads, turned_ones)
     # The wide one first: the others follow it.
-    learners = {name: Learner(name, mean, images, device) for name in sorted(arguments.encoders, key=lambda name: name != "wide")}
+    learners = {name: Learner(name, mean, device) for name in sorted(arguments.encoders, key=lambda name: name != "wide")}
     checkpoint = cache / "checkpoint.pt"
     step, samples, seconds = 0, 0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
+        if state["learners"].keys() != learners.keys():
+            raise SystemExit(f"The checkpoint '{checkpoint}' is of other networks: go on with --encoders "
+                             f"{' '.join(state['learners'])}, or move it away.")
         for name, learner in learners.items():
             learner.load(state["learners"][name])
         step, samples, seconds = state["step"], state["samples"], state["seconds"]
         print(f"going on from step {step}, {samples} samples, {seconds / 3600:.2f} h", flush=True)
     else:
+        images = uv_images(mean, losses, Dice(0, device), heads, turned_ones)
         for name, learner in learners.items():
             tensors = first_tensors(name, arguments)
-            print(f"{name}: beginning with {learner.start_from(tensors)} of {len(tensors)} tensors", flush=True)
+            print(f"{name}: beginning with {learner.start_from(images, tensors)} of {len(tensors)} tensors", flush=True)
     batches = Batches(PhotographBatches(photographs, device), turned_ones, heads, tuple(arguments.shares), arguments.batch,
                       Dice(step + 1, device))
     training_since = saved = logged = time.monotonic()
