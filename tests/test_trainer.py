@@ -26,8 +26,8 @@ from training.cache import default_cache
 ROOT = Path(__file__).resolve().parent.parent
 pytest.importorskip("moderngl", reason="the trainer's environment has it, the tests' has not")
 
-from training.pack import carry_back, tensors_of  # noqa: E402
-from training.train import Learner, learning_rate, save  # noqa: E402
+from training.carried import carry_back, learned, tensors_of  # noqa: E402
+from training.train import Learner, Teacher, learning_rate, save  # noqa: E402
 
 
 def test_the_rate_warms_up_stays_and_falls_to_nothing():
@@ -49,7 +49,8 @@ def test_training_begins_with_the_shipped_weights():
 
 def test_weights_come_back_from_another_machine_in_small_files(tmp_path):
     learners = {name: learner(name) for name in ("wide", "light")}
-    save(tmp_path / "checkpoint.pt", {"learners": {name: one.state() for name, one in learners.items()}})
+    state = {"learners": {name: one.state() for name, one in learners.items()}, "samples": 640, "seconds": 12.5}
+    save(tmp_path / "checkpoint.pt", state)
     carry_back(tmp_path, tmp_path / "out")
     assert len(list((tmp_path / "out").iterdir())) > 3
     assert all(path.stat().st_size < 16_000_000 for path in (tmp_path / "out").iterdir())
@@ -57,6 +58,11 @@ def test_weights_come_back_from_another_machine_in_small_files(tmp_path):
         tensors = tensors_of(tmp_path / "out", name)
         expected = {key: value.half().numpy() for key, value in one.ema.state_dict().items() if value.dtype.is_floating_point}
         assert tensors.keys() == expected.keys() and all(np.array_equal(tensors[key], expected[key]) for key in expected)
+        assert learned(tmp_path / "out", name) == (640, 12.5)
+    teacher = Teacher(tmp_path / "out", mean_in_crop(load_topology()), torch.device("cpu"))
+    assert np.array_equal(teacher.network.mixture.weight.detach().numpy(), tensors_of(tmp_path / "out", "wide")["mixture.weight"])
+    with pytest.raises(SystemExit, match="does not hold the weights of a wide network"):
+        Teacher(tmp_path, mean_in_crop(load_topology()), torch.device("cpu"))
 
 
 def test_a_checkpoint_is_replaced_whole(tmp_path, monkeypatch):

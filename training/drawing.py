@@ -6,6 +6,7 @@ draws it, and appears whole under its name or not at all. Writes below the given
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -48,8 +49,13 @@ def draw_beside(maker: Maker, folder: Path, cache: Path, faces: Path, count: int
     """Processes that draw the shards that `count` pictures lack; they end with this process, or when they are done."""
     missing = missing_shards(folder, count)
     context = multiprocessing.get_context("spawn")          # a GL context and torch's threads do not survive a fork
-    processes = [context.Process(target=draw, args=(maker, folder, cache, faces, missing[number::jobs]), daemon=True)
+    processes = [context.Process(target=_draw_politely, args=(maker, folder, cache, faces, missing[number::jobs]), daemon=True)
                  for number in range(min(jobs, len(missing)))]
     for process in processes:
         process.start()
     return processes
+
+
+def _draw_politely(*arguments) -> None:
+    os.nice(10)                                             # the trainer comes first
+    draw(*arguments)

@@ -1,4 +1,4 @@
-"""Writes the model bundle: `python -m training.export` turns the checkpoint's averaged weights into `weights/`.
+"""Writes the model bundle, `weights/`, from the checkpoint's averaged weights or from those carried back from another machine.
 
 float16 safetensors with their metadata, and the ONNX export of the very same rounded weights. The export is compared
 with torch before anything is written.
@@ -22,6 +22,7 @@ from prn_blender.prn.network import INPUT_SIZE, Exported, PositionMapNetwork, me
 from prn_blender.prn.position_map import load_topology
 from prn_blender.prn.weights import write_bundle
 from training.cache import default_cache
+from training.carried import learned, tensors_of
 
 SOURCES = [
     {"what": "FairFace photographs (Karkkainen and Joo, WACV 2021)", "licence": "CC BY 4.0"},
@@ -33,12 +34,22 @@ SOURCES = [
 TOLERANCE = 1e-3                # of the crop
 
 
-def rounded_network(state: dict[str, torch.Tensor]) -> PositionMapNetwork:
-    """The network with its weights rounded to float16, in evaluation mode."""
+def rounded_network(tensors: dict[str, np.ndarray]) -> PositionMapNetwork:
+    """The light network with these weights, rounded to float16, in evaluation mode."""
     network = PositionMapNetwork(mean_in_crop(load_topology()))
-    network.load_state_dict({name: value.half().to(value.dtype) if value.dtype.is_floating_point else value
-                             for name, value in state.items()})
+    wanted = {name for name, value in network.state_dict().items() if value.dtype.is_floating_point}
+    if tensors.keys() != wanted:
+        raise SystemExit("These are the weights of another network: train again, or go back to the network.py that they came with.")
+    network.load_state_dict({name: torch.from_numpy(value.astype(np.float16).astype(np.float32)) for name, value in tensors.items()},
+                            strict=False)
     return network.eval()
+
+
+def of_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], int, float]:
+    """The light network's averaged weights, and how many pictures and seconds they took."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    tensors = {name: value.numpy() for name, value in state["learners"]["light"]["ema"].items() if value.dtype.is_floating_point}
+    return tensors, state["samples"], state["seconds"]
 
 
 def export_onnx(network: torch.nn.Module, input_size: int = INPUT_SIZE, halves: bool = True) -> bytes:
@@ -90,12 +101,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="build.py export", description=__doc__.splitlines()[0])
     parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "weights")
+    parser.add_argument("--carried", type=Path, metavar="FOLDER", help="weights that training.pack --weights wrote, instead of the checkpoint's")
     parser.add_argument("--figures", type=Path, help="JSON written by build.py evaluate, to go into the metadata")
     arguments = parser.parse_args()
-    if not (arguments.cache / "checkpoint.pt").is_file():
+    if arguments.carried:
+        if not (tensors := tensors_of(arguments.carried, "light")):
+            parser.error(f"there are no weights of a light network in '{arguments.carried}': give a folder that training.pack --weights wrote")
+        samples, seconds = learned(arguments.carried, "light")
+    elif (arguments.cache / "checkpoint.pt").is_file():
+        tensors, samples, seconds = of_checkpoint(arguments.cache / "checkpoint.pt")
+    else:
         parser.error(f"there is no checkpoint in '{arguments.cache}': run build.py train first")
-    state = torch.load(arguments.cache / "checkpoint.pt", map_location="cpu", weights_only=True)
-    network = rounded_network(state["learners"]["light"]["ema"])
+    network = rounded_network(tensors)
     model = export_onnx(network)
     error = difference(network, model)
     if error > TOLERANCE:
@@ -105,7 +122,7 @@ def main() -> None:
     write_bundle(arguments.out, tensors, model, {
         "architecture": "prn", "input_size": str(INPUT_SIZE), "sources": SOURCES,
         "licence": "CC BY 4.0 (attribution to FairFace)", "date": datetime.date.today().isoformat(),
-        "samples": str(state["samples"]), "hours": f"{state['seconds'] / 3600:.2f}", "figures": figures})
+        "samples": str(samples), "hours": f"{seconds / 3600:.2f}", "figures": figures})
     print(f"wrote {arguments.out}: {len(model) / 1e6:.1f} MB, export differs by {error:.1e} of the crop")
 
 

@@ -18,10 +18,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-from safetensors.numpy import load_file, save_file
 
 from training.cache import default_cache
+from training.carried import carry_back
 from training.hm08 import fetch_sources
 from training.kit import Kit
 from training.photographs import Photographs
@@ -31,7 +30,6 @@ from training.turned import place_photographs
 PART = 56_000_000               # bytes at most: with the repository's own files less than a rented machine takes at once
 QUALITY = 78                    # WebP: 39 dB on the photographs, which the training's own compression stays well below
 COMPONENTS = 200                # of the points
-FILE = 15_000_000               # bytes at most of a file of weights
 VALIDATION = 600                # photographs of those kept out of training: as many as the trainer's validation reads
 
 
@@ -141,35 +139,6 @@ def unpack(parts: Path, into: Path) -> None:
             array[0] = first
             for number, picture in enumerate(pictures, 1):
                 array[number] = picture
-
-
-def carry_back(cache: Path, out: Path) -> None:
-    """Write the averaged weights of every network in the checkpoint as `out/<encoder>-N.safetensors`."""
-    out.mkdir(parents=True, exist_ok=True)
-    learners = torch.load(cache / "checkpoint.pt", map_location="cpu", weights_only=True)["learners"]
-    for encoder, state in learners.items():
-        files: list[dict[str, np.ndarray]] = [{}]
-        for name, value in state["ema"].items():
-            if not value.dtype.is_floating_point:
-                continue
-            rows = value.half().numpy()
-            pieces = np.array_split(rows, -(-rows.nbytes // FILE)) if rows.ndim else [rows]
-            for number, piece in enumerate(pieces):
-                if sum(kept.nbytes for kept in files[-1].values()) + piece.nbytes > FILE:
-                    files.append({})
-                files[-1][f"{name}/{number}"] = np.ascontiguousarray(piece)
-        for number, tensors in enumerate(files):
-            save_file(tensors, out / f"{encoder}-{number}.safetensors")
-
-
-def tensors_of(folder: Path, encoder: str) -> dict[str, np.ndarray]:
-    """The weights that `carry_back` wrote of one network."""
-    pieces: dict[str, dict[int, np.ndarray]] = {}
-    for path in folder.glob(f"{encoder}-*.safetensors"):
-        for key, value in load_file(path).items():
-            name, number = key.rsplit("/", 1)
-            pieces.setdefault(name, {})[int(number)] = value
-    return {name: np.concatenate([parts[k] for k in sorted(parts)]) if len(parts) > 1 else parts[0] for name, parts in pieces.items()}
 
 
 def main() -> None:

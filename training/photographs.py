@@ -147,8 +147,11 @@ class Photographs:
 class PhotographBatches:
     """Random augmented crops of photographs with their labels, on one device."""
 
-    def __init__(self, photographs: Photographs, device: torch.device) -> None:
-        """On a GPU all pixels go there (150 kB each); on the CPU they stay in their file."""
+    def __init__(self, photographs: Photographs, device: torch.device, clean: bool = False) -> None:
+        """On a GPU all pixels go there (150 kB each); on the CPU they stay in their file. clean: for a teacher, batches hold each crop
+        as it was before anything was covered or lost, too."""
+        self.clean = clean
+
         def there(values: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
@@ -181,9 +184,11 @@ class PhotographBatches:
         mirroring = torch.where(one, points.new_tensor([[-1, 0, PIXELS - 1], [0, 1, 0]]), torch.eye(2, 3, device=points.device))
         linear = transforms[:, :, :2]
         whole = torch.cat([linear @ mirroring[:, :, :2], linear @ mirroring[:, :, 2:] + transforms[:, :, 2:]], 2)
-        image = degraded(dice, occluded(dice, warped(dice, pictures, whole, size, bordered=0.4), 0.10))
+        image = warped(dice, pictures, whole, size, bordered=0.4)
+        clean = {"clean": image.clone()} if self.clean else {}          # what follows works on the pictures themselves
+        image = degraded(dice, occluded(dice, image, 0.10))
         flat = placed(points[:, :, :2], transforms, size)
         depth = points[:, self.usable, 2:] * torch.linalg.det(linear).sqrt()[:, None, None] / size
         jaw = torch.cat([flat[:, self.jaw], self.frontal[chosen][:, None, None].expand(count, len(self.jaw), 1)], 2)
         return {"image": image, "points": torch.cat([flat[:, self.usable], depth, trust[:, self.usable, None]], 2), "jaw": jaw,
-                "scores": scores, "believed": believed}
+                "scores": scores, "believed": believed} | clean

@@ -4,7 +4,7 @@
 the rest of N minutes on the CPU or on CUDA: from the last checkpoint in the cache; without one from the shipped weights, as far
 as they fit; or from nothing (--scratch). It may be killed at any moment: a checkpoint is replaced in one step every two
 minutes, and holds all that the next run needs.
-Several networks may learn from the same pictures (--encoders); with the wide one among them, the others learn from it too.
+Several networks may learn from the same pictures (--encoders), and follow a wide one that has learned before (--teacher).
 Loss: Feng et al., section 3.2 (weighted L1 over UV), with differences for smooth skin; docs/training.md lists the terms.
 """
 from __future__ import annotations
@@ -30,10 +30,10 @@ from prn_blender.prn.weights import SAFETENSORS_NAME, default_folder
 from training import synthetic, turned
 from training.augment import Dice
 from training.cache import default_cache
+from training.carried import tensors_of
 from training.drawing import SHARD, draw, draw_beside, missing_shards
 from training.face_kit import build
 from training.kit import Kit
-from training.pack import tensors_of
 from training.photographs import PhotographBatches, Photographs
 from training.skins import make_skins
 from training.synthetic import SyntheticHeads
@@ -126,11 +126,13 @@ class Losses:
                 "openings": 300 * (self.openings(error).abs() * both).mean(),
                 "depth": 60 * ((error[..., 2:] - offset).abs() * weights).mean()}
 
-    def follow(self, predicted: torch.Tensor, expression: torch.Tensor, wide: torch.Tensor, wide_expression: torch.Tensor,
-               share: float) -> dict[str, torch.Tensor]:
-        """Photographs, as a larger network sees them: all of its map, and its ARKit weights. share: how much that counts."""
-        return {"follow": share * 200 * ((predicted - wide).abs() * self.weights).mean(),
-                "follow_scores": share * 100 * ((expression - wide_expression) ** 2).mean()}
+    def follow(self, predicted: torch.Tensor, expression: torch.Tensor, taught: torch.Tensor,
+               taught_expression: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Photographs, as a teacher sees them: all of its map, how far eyes and mouth are open, its ARKit weights."""
+        error = predicted - taught
+        return {"follow": 200 * (error.abs() * self.weights).mean(),
+                "follow_openings": 200 * self.openings(self.at_points(error)).abs().mean(),
+                "follow_scores": 100 * ((expression - taught_expression) ** 2).mean()}
 
     def outline(self, predicted: torch.Tensor, jaw: torch.Tensor) -> torch.Tensor:
         """Photographs from the front: the face reaches as far outwards as the jaw's outline (N, J, 3; last its trust).
@@ -211,6 +213,15 @@ def learning_rate(progress: float, step: int, peak: float) -> float:
     return peak * min(1.0, (step + 1) / 300) * min(1.0, max(0.0, (1 - progress) / 0.4))
 
 
+def predict(network: PositionMapNetwork, images: torch.Tensor, losses: Losses) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Maps (N, 3, LOSS_SIZE, LOSS_SIZE), their offsets from the mean, and ARKit weights (N, 52)."""
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda or HALVES):
+        code = network.encode(images)
+    offsets, logits = network.decode(code.float())      # sums of many images need the digits
+    offsets = enlarged(offsets, losses.enlarging)
+    return offsets + F.avg_pool2d(network.mean, 2), offsets, torch.sigmoid(logits)
+
+
 class Learner:
     """A network, its averaged weights and its optimiser."""
 
@@ -243,14 +254,6 @@ class Learner:
         self.ema.load_state_dict(state["ema"])
         self.optimiser.load_state_dict(state["optimiser"])
 
-    def predict(self, images: torch.Tensor, losses: Losses) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Maps (N, 3, LOSS_SIZE, LOSS_SIZE), their offsets from the mean, and ARKit weights (N, 52)."""
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda or HALVES):
-            code = self.network.encode(images)
-        offsets, logits = self.network.decode(code.float())     # sums of many images need the digits
-        offsets = enlarged(offsets, losses.enlarging)
-        return offsets + F.avg_pool2d(self.network.mean, 2), offsets, torch.sigmoid(logits)
-
     def step(self, loss: torch.Tensor, rate: float, number: int) -> None:
         """One step down a loss; the averaged weights follow."""
         for group in self.optimiser.param_groups:
@@ -269,21 +272,46 @@ class Learner:
                     value.copy_(others[k])
 
 
-def validate(network: PositionMapNetwork, losses: Losses, photographs: Photographs, device: torch.device) -> float:
-    """Mean 2D error of MediaPipe's points on photographs kept out of training, in percent of the face's size."""
-    network.eval()
-    total = []
-    with torch.no_grad():
-        for start in range(0, 600, 50):
-            samples = [photographs.upright(index, INPUT_SIZE) for index in range(start, start + 50)]
-            images = torch.tensor(np.stack([s[0] for s in samples]), device=device).permute(0, 3, 1, 2).float() / 255
-            offsets = enlarged(network.decode(network.encode(images))[0], losses.enlarging)
+class Teacher:
+    """A wide network that has learned before, whose answers others follow (distillation, Hinton et al., 2015). It does not change."""
+
+    def __init__(self, folder: Path, mean: np.ndarray, device: torch.device) -> None:
+        """folder: its weights as `training.pack --weights` writes them. Raises SystemExit where they are not there."""
+        tensors = tensors_of(folder, "wide")
+        self.network = PositionMapNetwork(mean, "wide")
+        wanted = {name for name, value in self.network.state_dict().items() if value.dtype.is_floating_point}
+        if tensors.keys() != wanted:
+            raise SystemExit(f"'{folder}' does not hold the weights of a wide network: give a folder that training.pack --weights wrote.")
+        self.network.load_state_dict({name: torch.from_numpy(value.astype(np.float32)) for name, value in tensors.items()}, strict=False)
+        self.network.to(device, memory_format=torch.channels_last).eval()
+
+    @torch.no_grad()
+    def answers(self, images: torch.Tensor, losses: Losses) -> tuple[torch.Tensor, torch.Tensor]:
+        """Maps (N, 3, LOSS_SIZE, LOSS_SIZE) and ARKit weights (N, 52)."""
+        found, _, expression = predict(self.network, images.contiguous(memory_format=torch.channels_last), losses)
+        return found, expression
+
+
+class Validation:
+    """Photographs kept out of training, cut once."""
+
+    def __init__(self, photographs: Photographs, device: torch.device) -> None:
+        samples = [photographs.upright(index, INPUT_SIZE) for index in range(600)]
+        self.images = torch.tensor(np.stack([image for image, _ in samples]), device=device)
+        self.points = torch.tensor(np.stack([points for _, points in samples]), device=device)
+
+    @torch.no_grad()
+    def error(self, network: PositionMapNetwork, losses: Losses) -> float:
+        """Mean 2D error of MediaPipe's points, in percent of the face's size."""
+        network.eval()
+        total = []
+        for images, points in zip(self.images.split(50), self.points.split(50)):
+            offsets = enlarged(network.decode(network.encode(images.permute(0, 3, 1, 2).float() / 255))[0], losses.enlarging)
             found = losses.at_points(offsets + F.avg_pool2d(network.mean, 2))
-            target = torch.tensor(np.stack([s[1] for s in samples]), device=device)
-            error = (found - target[..., :3])[..., :2].norm(dim=-1).mean(1)
-            extent = target[..., :2].amax(1) - target[..., :2].amin(1)
+            error = (found - points[..., :3])[..., :2].norm(dim=-1).mean(1)
+            extent = points[..., :2].amax(1) - points[..., :2].amin(1)
             total.append(error / extent.prod(1).sqrt())
-    return float(100 * torch.cat(total).mean())
+        return float(100 * torch.cat(total).mean())
 
 
 def uv_images(mean: np.ndarray, losses: Losses, dice: Dice, *data: SyntheticHeads) -> torch.Tensor:
@@ -341,11 +369,10 @@ def first_tensors(encoder: str, arguments: argparse.Namespace) -> dict[str, np.n
 
 
 def loss_terms(learner: Learner, images: torch.Tensor, batch: Batch, truth: torch.Tensor | None, losses: Losses,
-               wide: tuple[torch.Tensor, torch.Tensor] | None, following: float) -> tuple[dict[str, torch.Tensor], tuple]:
-    """The terms of the loss, and the map and ARKit weights that it came from. truth: the known maps. wide: the wide network's map and
-    weights of the same pictures; following: how much they count."""
+               taught: tuple[torch.Tensor, torch.Tensor] | None) -> dict[str, torch.Tensor]:
+    """The terms of the loss. truth: the known maps. taught: a teacher's maps and ARKit weights of the photographs."""
     photo, head = batch
-    predicted, offsets, expression = learner.predict(images, losses)
+    predicted, offsets, expression = predict(learner.network, images, losses)
     count = len(photo["image"]) if photo else 0
     terms: dict[str, torch.Tensor] = {}
     if photo:
@@ -353,12 +380,12 @@ def loss_terms(learner: Learner, images: torch.Tensor, batch: Batch, truth: torc
         terms |= losses.sparse(predicted[:count], photo["points"])
         terms |= {"outline": losses.outline(predicted[:count], photo["jaw"]), "smooth": losses.smooth(offsets[:count]),
                   "scores": 100 * ((expression[:count] - photo["scores"]) ** 2 * trust).sum() / trust.sum().clamp_min(1)}
-        if wide is not None:
-            terms |= losses.follow(predicted[:count], expression[:count], wide[0][:count], wide[1][:count], following)
+        if taught is not None:
+            terms |= losses.follow(predicted[:count], expression[:count], *taught)
     if head:
         terms |= losses.dense(predicted[count:], truth)
         terms["arkit"] = 30 * ((expression[count:] - head["coefficients"][:, -52:]) ** 2).mean()
-    return terms, (predicted.detach(), expression.detach())
+    return terms
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -369,12 +396,12 @@ def train(arguments: argparse.Namespace) -> None:
     cache: Path = arguments.cache
     started = time.monotonic()
     kit, photographs = prepare(arguments)
-    held_out = Photographs(arguments.faces, cache, kit.mediapipe_usable, kit.mediapipe_mirror, validation=True)
+    held_out = Validation(Photographs(arguments.faces, cache, kit.mediapipe_usable, kit.mediapipe_mirror, validation=True), device)
     losses = Losses(kit, device, arguments.plain)
     heads, turned_ones = SyntheticHeads(cache / "heads", device), SyntheticHeads(cache / "turned", device)
     mean = mean_in_crop(kit.topology)
-    # The wide one first: the others follow it.
-    learners = {name: Learner(name, mean, device) for name in sorted(arguments.encoders, key=lambda name: name != "wide")}
+    teacher = Teacher(arguments.teacher, mean, device) if arguments.teacher else None
+    learners = {name: Learner(name, mean, device) for name in arguments.encoders}
     checkpoint = cache / "checkpoint.pt"
     step, samples, seconds = 0, 0, 0.0
     if checkpoint.exists():
@@ -391,7 +418,7 @@ def train(arguments: argparse.Namespace) -> None:
         for name, learner in learners.items():
             tensors = first_tensors(name, arguments)
             print(f"{name}: beginning with {learner.start_from(images, tensors)} of {len(tensors)} tensors", flush=True)
-    batches = Batches(PhotographBatches(photographs, device), turned_ones, heads, tuple(arguments.shares), arguments.batch,
+    batches = Batches(PhotographBatches(photographs, device, clean=teacher is not None), turned_ones, heads, tuple(arguments.shares), arguments.batch,
                       Dice(step + 1, device))
     training_since = saved = logged = time.monotonic()
     ends = started + arguments.minutes * 60
@@ -409,23 +436,21 @@ def train(arguments: argparse.Namespace) -> None:
         batch = batches.next()
         pictures = torch.cat([part["image"] for part in batch if part]).contiguous(memory_format=torch.channels_last)
         truth = losses.labels(batch[1]) if batch[1] else None
-        wide = None
+        taught = teacher.answers(batch[0]["clean"], losses) if teacher and batch[0] else None
         for name, learner in learners.items():
             learner.network.train()
-            terms, found = loss_terms(learner, pictures, batch, truth, losses, wide, min(1.0, max(0.0, (done - 0.1) / 0.2)))
+            terms = loss_terms(learner, pictures, batch, truth, losses, taught)
             learner.step(sum(terms.values()), rate, step)
             for key, value in terms.items():
                 key = f"{name} {key}"
                 totals[key] = totals.get(key, 0) + value.detach()
-            if name == "wide":
-                wide = found
         step, samples = step + 1, samples + len(pictures)
         if step % 20 == 0:
             row = {"step": step, "samples": samples, "rate": rate,
                    **{key: round(float(value) / 20, 3) for key, value in totals.items()}}
             row["samples_per_second"] = 20 * len(pictures) / (time.monotonic() - logged)
             if step % 1000 == 0:
-                row |= {f"{name} validation": validate(learner.ema, losses, held_out, device) for name, learner in learners.items()}
+                row |= {f"{name} validation": held_out.error(learner.ema, losses) for name, learner in learners.items()}
             print(json.dumps(row), flush=True)
             log.write(json.dumps(row) + "\n")
             log.flush()
@@ -436,7 +461,7 @@ def train(arguments: argparse.Namespace) -> None:
     batches.stopped.set()
     checkpoint_now()
     for name, learner in learners.items():
-        print(f"{name}: validation {validate(learner.ema, losses, held_out, device):.3f} % after {samples} samples")
+        print(f"{name}: validation {held_out.error(learner.ema, losses):.3f} % after {samples} samples")
 
 
 def main() -> None:
@@ -450,6 +475,8 @@ def main() -> None:
                         help="what a batch is made of (default: %(default)s)")
     parser.add_argument("--encoders", nargs="+", choices=tuple(ENCODERS), default=["light"],
                         help="the networks to train (default: light, the shipped one; wide: its teacher)")
+    parser.add_argument("--teacher", type=Path, metavar="FOLDER",
+                        help="weights of a trained wide network (training.pack --weights) whose answers the networks follow")
     parser.add_argument("--jobs", type=int, default=0, metavar="N",
                         help="draw pictures in N processes a kind while training goes on (default: all of them before it, here)")
     parser.add_argument("--plain", action="store_true", help="weigh all of the face alike, for comparison")

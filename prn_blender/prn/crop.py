@@ -53,43 +53,39 @@ class Crop:
     center_y: float
     side: float
 
-    def cut(self, image: np.ndarray, size: int) -> np.ndarray:
+    def cut(self, image: np.ndarray, size: int, out: np.ndarray | None = None) -> np.ndarray:
         """Cut the square out of an image and resample it.
 
-        image: (H, W, 3) uint8 RGB. Returns (size, size, 3) float32 RGB in 0..1. Beyond the image's edges its
-        border pixels are repeated. Texel (row, column) shows the crop point ((column + 0.5) / size - 0.5,
+        image: (H, W, 3) uint8 RGB. Returns (size, size, 3) float32 RGB in 0..1, in `out` if that is given. Beyond the image's
+        edges its border pixels are repeated. Texel (row, column) shows the crop point ((column + 0.5) / size - 0.5,
         (row + 0.5) / size - 0.5).
         """
         height, width = image.shape[:2]
         left = self.center_x - self.side / 2
         top = self.center_y - self.side / 2
         step = self.side / size  # pixels a texel
+        # Shrinking has to average pixels, or fine patterns alias. Whole blocks are averaged quickly, and the rest is at most 1.5.
+        block = max(1, round(step))
         # Only the part that the crop can touch is worked on: a photograph may be a hundred times as large.
         margin = int(np.ceil(2 * step)) + 2
-        x0 = int(np.clip(np.floor(left) - margin, 0, width - 1))
-        y0 = int(np.clip(np.floor(top) - margin, 0, height - 1))
-        x1 = int(np.clip(np.ceil(left + self.side) + margin, x0 + 1, width))
-        y1 = int(np.clip(np.ceil(top + self.side) + margin, y0 + 1, height))
+        x0, x1 = _span(left - margin, left + self.side + margin, width, block)
+        y0, y1 = _span(top - margin, top + self.side + margin, height, block)
         part = image[y0:y1, x0:x1]
-        scale_x = scale_y = 1.0
-        if step > 1:  # Shrinking has to average pixels, or fine patterns alias.
-            small = max(1, round((x1 - x0) / step)), max(1, round((y1 - y0) / step))
-            scale_x, scale_y = small[0] / (x1 - x0), small[1] / (y1 - y0)
+        if block > 1:
+            small = max(1, (x1 - x0) // block), max(1, (y1 - y0) // block)
             part = cv2.resize(part, small, interpolation=cv2.INTER_AREA)
         # Pixel p has its centre at p, so that p + 0.5 counts from the edge; the same holds for the shrunk part.
         matrix = np.array(
             [
-                [step * scale_x, 0, (left + 0.5 * step + 0.5 - x0) * scale_x - 0.5],
-                [0, step * scale_y, (top + 0.5 * step + 0.5 - y0) * scale_y - 0.5],
+                [step / block, 0, (left + 0.5 * step + 0.5 - x0) / block - 0.5],
+                [0, step / block, (top + 0.5 * step + 0.5 - y0) / block - 0.5],
             ]
         )
-        return cv2.warpAffine(
-            part.astype(np.float32) / 255,
-            matrix,
-            (size, size),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
+        piece = cv2.warpAffine(
+            part.astype(np.float32), matrix, (size, size),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
         )
+        return np.multiply(piece, np.float32(1 / 255), out=out)
 
     def to_image(self, points: np.ndarray) -> np.ndarray:
         """Carry points (..., 3) from the crop frame to the image frame (z is scaled like x and y). Returns float32."""
@@ -100,6 +96,15 @@ class Crop:
         """Carry points (..., 3) from the image frame to the crop frame: the inverse of `to_image`. Returns float32."""
         offset = np.array([self.center_x, self.center_y, 0.0])
         return ((np.asarray(points, np.float64) - offset) / self.side).astype(np.float32)
+
+
+def _span(low: float, high: float, length: int, block: int) -> tuple[int, int]:
+    """The whole pixels of 0..length from low to high, at least one, and a multiple of `block` if there are as many."""
+    start = int(np.clip(np.floor(low), 0, length - 1))
+    end = int(np.clip(np.ceil(high), start + 1, length))
+    if end - start > block:
+        end -= (end - start) % block
+    return start, end
 
 
 def crop_from_landmark_box(x_min: float, y_min: float, x_max: float, y_max: float,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -164,7 +163,6 @@ class _Tracker:
         self.lost: list[_Track] = []
         self.numbers = 0
         self.searched = -np.inf  # seconds: when the whole frame was last searched
-        self._hands = ThreadPoolExecutor(os.cpu_count(), "PRN crop")
 
     def run(self, video: Video, progress, cancelled) -> Iterator[TrackedFrame]:
         started = time.perf_counter()
@@ -291,11 +289,13 @@ class _Tracker:
 
     def _read(self, wanted: list[tuple[int, VideoFrame, Crop]]) -> list[_Reading]:
         """One forward pass over some crops, each with its track's number and its frame."""
-        pieces, greys, sharpnesses = zip(*self._hands.map(self._cut, wanted))
-        maps, expressions = self.engine.run(np.stack(pieces))
-        points, size = self.topology.reference_points, len(self.topology.landmarks)
+        size = self.engine.input_size
+        pieces = np.empty((len(wanted), size, size, 3), np.float32)
+        greys, sharpnesses = zip(*map(self._cut, wanted, pieces))
+        maps, expressions = self.engine.run(pieces)
+        points, count = self.topology.reference_points, len(self.topology.landmarks)
         placed = sample(maps, self._texels).astype(np.float64)
-        landmarks, seen = placed[:, :size, :2], placed[:, size:]
+        landmarks, seen = placed[:, :count, :2], placed[:, count:]
         scale, rotation, translation = similarity(points, seen, np.ones(len(points)))
         away = (seen - translation[:, None]) @ rotation / scale[:, None, None] - points
         misshapen = np.sqrt((away ** 2).sum(2).mean(1)) > _MISSHAPEN
@@ -307,12 +307,12 @@ class _Tracker:
             readings.append(_Reading(face, own, bool(misshapen[i]), greys[i]))
         return readings
 
-    def _cut(self, wanted: tuple[int, VideoFrame, Crop]) -> tuple[np.ndarray, np.ndarray, float]:
-        """What the network is to see, the same small in grey, and its sharpness."""
+    def _cut(self, wanted: tuple[int, VideoFrame, Crop], piece: np.ndarray) -> tuple[np.ndarray, float]:
+        """Puts what the network is to see into `piece`; the same small in grey, and its sharpness."""
         _, frame, crop = wanted
-        piece = crop.cut(frame.image, self.engine.input_size)
+        crop.cut(frame.image, self.engine.input_size, piece)
         grey = cv2.transform(cv2.resize(piece, (_DETAIL, _DETAIL), interpolation=cv2.INTER_AREA), np.full((1, 3), 1 / 3))
-        return piece, grey, float(np.log(cv2.Laplacian(grey, cv2.CV_32F).std() + 1e-3))
+        return grey, float(np.log(cv2.Laplacian(grey, cv2.CV_32F).std() + 1e-3))
 
     def _holds(self, track: _Track, reading: _Reading, frame: VideoFrame) -> bool:
         """Whether there still is a face; asks the detector if time has passed or the picture has changed."""
@@ -353,7 +353,7 @@ class _Tracker:
 def is_face(image: np.ndarray, crop: Crop) -> bool:
     """Whether the detector sees a face about where the crop says, looking at little more than the crop."""
     wide = Crop(crop.center_x, crop.center_y, 2 * crop.side)
-    window = (wide.cut(image, _WINDOW) * 255).astype(np.uint8)
+    window = cv2.convertScaleAbs(wide.cut(image, _WINDOW), alpha=255)
     for box in detect_faces(window, large=True):
         found = crop_from_face_box(box)
         place = np.hypot(found.center_x - _WINDOW / 2, found.center_y - _WINDOW / 2) / (_WINDOW / 2)
