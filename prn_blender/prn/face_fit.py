@@ -102,6 +102,11 @@ class ShapeSpace:
         self.seen = np.concatenate([small_motions(self.small_mean[self.solved]), self.basis[:, columns]])
         data_weight = np.repeat(self.weights, 3) * READINGS / (len(columns) * NOISE ** 2)
         self.weighted = np.ascontiguousarray(self.seen * data_weight)
+        # The same by axis, (179 * 3, P), and what it makes of one shift of all points and of the mean head.
+        by_axis = self.weighted.reshape(len(self.seen), -1, 3).swapaxes(1, 2)
+        self._by_axis = np.ascontiguousarray(by_axis).reshape(-1, len(self.solved))
+        self._of_shift = by_axis.sum(2)
+        self._of_mean = self.weighted @ self.small_mean[self.solved].ravel()
         self.normal = normal = self.weighted @ self.seen.T
         # No prior for the motions beyond what keeps the matrix regular.
         self.prior = np.concatenate([np.full(MOTIONS, 1e-3), np.ones(self.identities),
@@ -114,13 +119,12 @@ class ShapeSpace:
         blur = cv2.GaussianBlur(mask.reshape(GRID, GRID).astype(np.float32), (0, 0), RESIDUAL_BLUR)
         self._grid_gain = np.repeat(1 / np.maximum(blur, 1e-3)[..., None], 3, 2)
 
-    def solve(self, offsets: np.ndarray, expression: np.ndarray) -> np.ndarray:
-        """Small motions (N, 7) and coefficients (N, 172) in one, that explain N offsets from the mean (N, solved, 3), head frame.
+    def _solve(self, right: np.ndarray, expression: np.ndarray) -> np.ndarray:
+        """Small motions (N, 7) and coefficients (N, 172) in one, that explain N offsets from the mean best.
 
-        expression (N, 52): the prior of the ARKit weights.
+        right (N, 179): `weighted` times those offsets. expression (N, 52): the prior of the ARKit weights.
         """
         n = self.bounded
-        right = offsets.reshape(len(offsets), -1) @ self.weighted.T
         pulled = right.copy()
         pulled[:, n:] += self.prior[n:] * expression
         solution = pulled @ self._inverse.T
@@ -147,8 +151,16 @@ class ShapeSpace:
         """
         target, mean, expression = everything[:, self.solved], self.small_mean[self.solved], expression.astype(np.float32)
         scale, rotation, translation = similarity(mean, target, self.weights)
+        # Carrying the points into the head frame and weighing them is linear in both: weighed once, (N, 179, 3 axes of the head
+        # frame, 3 of the map's), they need not be touched again.
+        count, centre = len(target), translation.astype(np.float32)
+        flat = (target - centre[:, None]).transpose(1, 0, 2).reshape(len(self.solved), -1)
+        weighed = (self._by_axis @ flat).reshape(-1, 3, count, 3).transpose(2, 0, 1, 3)
         for _ in range(ITERATIONS):
-            solution = self.solve(in_head(target, scale, rotation, translation) - mean, expression)
+            turned = (rotation / scale[:, None, None]).astype(np.float32)
+            moved = ((centre - translation).astype(np.float32)[:, None] @ turned)[:, 0]
+            right = (weighed.reshape(count, -1, 9) @ turned.swapaxes(1, 2).reshape(count, 9, 1))[..., 0]
+            solution = self._solve(right + moved @ self._of_shift.T - self._of_mean, expression)
             turn, shift, growth = solution[:, :3].astype(np.float64), solution[:, 3:6], solution[:, 6].astype(np.float64)
             translation = translation + scale[:, None] * (rotation @ shift[..., None])[..., 0]
             rotation = rotation @ np.stack([cv2.Rodrigues(one)[0] for one in turn])

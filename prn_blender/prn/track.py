@@ -149,7 +149,17 @@ def capture_video(
     if faces not in ("largest", "all"):
         raise ValueError(f"faces must be 'largest' or 'all', not {faces!r}")
     video = source if isinstance(source, Video) else open_video(source, fps)
-    return _Tracker(faces, engine or open_engine(), video.fps).run(video, progress, cancelled)
+    return _one_thread(_Tracker(faces, engine or open_engine(), video.fps).run(video, progress, cancelled))
+
+
+def _one_thread(frames: Iterator[TrackedFrame]) -> Iterator[TrackedFrame]:
+    """The frames, made while OpenCV uses one thread: its pictures are small here, and its threads spin where others work."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield from frames
+    finally:
+        cv2.setNumThreads(threads)
 
 
 class _Tracker:
@@ -354,7 +364,7 @@ def is_face(image: np.ndarray, crop: Crop) -> bool:
     """Whether the detector sees a face about where the crop says, looking at little more than the crop."""
     wide = Crop(crop.center_x, crop.center_y, 2 * crop.side)
     window = cv2.convertScaleAbs(wide.cut(image, _WINDOW), alpha=255)
-    for box in detect_faces(window, large=True):
+    for box in detect_faces(window, large=True, again=True):
         found = crop_from_face_box(box)
         place = np.hypot(found.center_x - _WINDOW / 2, found.center_y - _WINDOW / 2) / (_WINDOW / 2)
         if place < 0.35 and 0.6 < found.side / (_WINDOW / 2) < 1.6:
@@ -394,8 +404,8 @@ class _Cuts:
 
     def begins(self, image: np.ndarray) -> bool:
         # Every few pixels are enough, and reading them all would take longer than a small network.
-        step = max(1, min(image.shape[:2]) // 72)
-        small = cv2.resize(image[::step, ::step], (64, 36), interpolation=cv2.INTER_AREA).astype(np.float32).mean(2)
+        few = cv2.resize(image, (128, 72), interpolation=cv2.INTER_NEAREST)
+        small = cv2.transform(cv2.resize(few, (64, 36), interpolation=cv2.INTER_AREA).astype(np.float32), np.full((1, 3), 1 / 3))
         before, self.small = self.small, small
         if before is None or np.abs(small - before).mean() < _CUT_CHANGE:
             return False
