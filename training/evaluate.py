@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 
 from prn_blender.prn import face_fit
-from prn_blender.prn.capture import run_network
-from prn_blender.prn.crop import Crop, crop_from_face_box, crop_from_landmark_box
+from prn_blender.prn.capture import look_twice, run_network
+from prn_blender.prn.crop import crop_from_landmark_box
 from prn_blender.prn.detector import FaceBox, detect_faces
 from prn_blender.prn.engine import OnnxEngine
 from prn_blender.prn.errors import CaptureError
@@ -154,7 +154,7 @@ def _normals(position_map: np.ndarray) -> np.ndarray:
 
 
 def measure(faces: list[Face], engine: OnnxEngine) -> dict[str, list[float]]:
-    """Fill in each face's figures. Returns the seconds that detection (an image), network and fit (a face) took."""
+    """Fill in each face's figures. Returns the seconds that detection (an image), network (a face, both ways) and fit took."""
     topology, mask = load_topology(), grid_mask()
     seconds: dict[str, list[float]] = {"detect": [], "network": [], "fit": []}
     by_image: dict[Path, list[Face]] = {}
@@ -167,12 +167,17 @@ def measure(faces: list[Face], engine: OnnxEngine) -> dict[str, list[float]]:
         seconds["detect"].append(time.perf_counter() - started)
         for face in present:
             face.found = matching_box(boxes, face)
-            crops = {"box": crop_from_landmark_box(*face.box)}
+            started = time.perf_counter()
+            crop = crop_from_landmark_box(*face.box)
+            seen = {"box": ([crop], *run_network(image, [crop], engine))}
             if face.found is not None:
-                crops["detector"] = crop_from_face_box(face.found)
-            for way, crop in crops.items():
-                maps = _surfaces(image, crop, engine, seconds)
-                for surface, position_map in maps.items():
+                seen["detector"] = look_twice(image, [face.found], engine)
+            seconds["network"].append(time.perf_counter() - started)
+            for way, ((crop,), maps, expressions) in seen.items():
+                started = time.perf_counter()
+                surfaces = {"fitted": face_fit.fit(maps[0], expressions[0]).position_map, "raw": maps[0]}
+                seconds["fit"].append(time.perf_counter() - started)
+                for surface, position_map in surfaces.items():
                     face.nme[way, surface] = nme(crop.to_image(topology.landmarks_of(position_map)), face)
                     if way == "box":
                         face.roughness[surface] = roughness(face_fit.reading(position_map), mask)
@@ -181,19 +186,6 @@ def measure(faces: list[Face], engine: OnnxEngine) -> dict[str, list[float]]:
     if sys.stderr.isatty():
         print(file=sys.stderr)
     return seconds
-
-
-def _surfaces(
-    image: np.ndarray, crop: Crop, engine: OnnxEngine, seconds: dict[str, list[float]]
-) -> dict[str, np.ndarray]:
-    """Both surfaces of one crop, position maps in crop units."""
-    started = time.perf_counter()
-    maps, expressions = run_network(image, [crop], engine)
-    predicted = time.perf_counter()
-    fitted = face_fit.fit(maps[0], expressions[0]).position_map
-    seconds["network"].append(predicted - started)
-    seconds["fit"].append(time.perf_counter() - predicted)
-    return {"fitted": fitted, "raw": maps[0]}
 
 
 def _mean(values: list[float]) -> float | None:
