@@ -109,7 +109,7 @@ def handlers() -> list[str]:
 def story():
     bpy.context.preferences.view.show_splash = False
     view().spaces.active.show_region_ui = True
-    yield 2
+    yield 5                                     # a busy machine is slow to draw the sidebar
     click(*TAB)
     yield 1.5
     shot("panel-empty")
