@@ -128,7 +128,7 @@ def story():
     yield 0.1
     for _ in ended():
         ticks += 1
-        if ticks == 20:
+        if ticks == 6:
             shot("panel-during")
         yield 0.05
     seconds = time.time() - started
@@ -214,7 +214,7 @@ def story():
     ticks = 0
     for _ in ended(300):
         ticks += 1
-        if ticks == 60:
+        if ticks == 6:
             shot("panel-performance")
         yield 0.05
     yield 0.5
