@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import torch
 
+from prn_blender.prn.arkit import MIRRORED
 from prn_blender.prn.crop import SIDE_PER_LANDMARK_BOX
 from prn_blender.prn.position_map import sample
 from training.augment import Dice, crop_transforms, degraded, occluded, warped
@@ -110,8 +111,8 @@ class SyntheticHeads:
             self.parts = (self.parts + [{key: torch.from_numpy(values).to(self.device) for key, values in np.load(path).items()}])[-self.most:]
 
     def batch(self, dice: Dice, count: int, size: int, pictured: bool = True) -> dict[str, torch.Tensor]:
-        """`count` crops: image (N, 3, size, size) in 0..1, what drew them, and `crop` (N, 2, 3) from picture pixels to crop units.
-        pictured: with their images, which take the most time."""
+        """`count` crops: image (N, 3, size, size) in 0..1, what drew them, `crop` (N, 2, 3) from picture pixels to crop units, ARKit
+        weights (N, 52), and which crops are `mirrored` (N,) after all that. pictured: with their images, which take the most time."""
         places = sorted(dice.below(len(self.parts), min(count, 8)).tolist())    # a few shards a batch: each is random already
         numbers = [len(part) for part in np.array_split(np.arange(count), len(places))]
         drawn = []
@@ -122,8 +123,14 @@ class SyntheticHeads:
         heads = {key: torch.cat([part[key] for part in drawn]) for key in drawn[0]}
         transforms = crop_transforms(dice, heads.pop("landmarks"), size, SIDE_PER_LANDMARK_BOX)
         picture = heads.pop("image")
+        # Left and right must look alike to a network, and there are twice as many pictures.
+        mirrored = heads["mirrored"] = dice.hits(0.5, count)
+        weights = heads["coefficients"][:, -len(MIRRORED):]
+        heads["weights"] = torch.where(mirrored[:, None], weights[:, list(MIRRORED)], weights)
         if pictured:
-            heads["image"] = degraded(dice, occluded(dice, warped(dice, picture, transforms, size, bordered=0.0), 0.12))
+            image = warped(dice, picture, transforms, size, bordered=0.0)
+            image = torch.where(mirrored[:, None, None, None], image.flip(3), image)
+            heads["image"] = degraded(dice, occluded(dice, image, 0.12))
         middle = transforms[:, :, 2:] + 0.5
         heads["crop"] = torch.cat([transforms[:, :, :2] / size, middle / size - 0.5], 2)
         return heads

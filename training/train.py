@@ -97,7 +97,9 @@ class Losses:
         scale = torch.sqrt(torch.linalg.det(crop[:, :, :2]).abs())[:, None]
         z = (points[..., 2] - depth) * heads["focal"][:, None] / depth * scale
         size = self.mean.shape[0]
-        return torch.cat([flat, z[..., None]], 2).transpose(1, 2).reshape(len(shape), 3, size, size)
+        maps = torch.cat([flat, z[..., None]], 2).transpose(1, 2).reshape(len(shape), 3, size, size)
+        # The layout is its own mirror image.
+        return torch.where(heads["mirrored"][:, None, None, None], maps.flip(3) * maps.new_tensor([-1, 1, 1])[:, None, None], maps)
 
     def dense(self, predicted: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         """Known maps: weighted L1, L1 of first differences, and how far eyes and mouth are open."""
@@ -384,7 +386,7 @@ def loss_terms(learner: Learner, images: torch.Tensor, batch: Batch, truth: torc
             terms |= losses.follow(predicted[:count], expression[:count], *taught)
     if head:
         terms |= losses.dense(predicted[count:], truth)
-        terms["arkit"] = 30 * ((expression[count:] - head["coefficients"][:, -52:]) ** 2).mean()
+        terms["arkit"] = 30 * ((expression[count:] - head["weights"]) ** 2).mean()
     return terms
 
 
