@@ -56,7 +56,7 @@ _LAST_SEARCHES = (
     _Search(640, 40, (0.4, 0.5, 0.8), 0.5, mirrored=True),
 )
 # From one level of the cascade's image pyramid to the next. The package's own 0.709 steps over some faces; this finds
-# them and is surer of the others. To look again at a face that was followed, coarse steps do as well in half the time.
+# them and is surer of the others. For a quick look in a video, coarse steps do nearly as well in half the time.
 _FINE, _COARSE = 0.8, 0.6
 # Where some face is this certain, the less certain ones are nearly always something else.
 _CERTAIN = 0.9
@@ -70,17 +70,17 @@ _lock = threading.Lock()
 _cascades: dict = {}
 
 
-def detect_faces(image: np.ndarray, large: bool = False, again: bool = False) -> list[FaceBox]:
+def detect_faces(image: np.ndarray, large: bool = False, quick: bool = False) -> list[FaceBox]:
     """Find the faces in a picture.
 
     image: (H, W, 3) uint8 RGB of any size. large: where one large face is found for certain, small ones beside it do not
-    matter, and are not looked for; that takes a quarter of the time. again: there was a face here a moment ago, and the question
-    is only whether there still is. Returns the faces' boxes (image frame, pixels), largest
+    matter, and are not looked for; that takes a quarter of the time. quick: a face that is missed
+    matters little, since there will be another look soon. Returns the faces' boxes (image frame, pixels), largest
     first; an empty list if there is none. Takes about 0.15 s for a small photograph and 0.4 s for a large one on one core.
     """
     stages = (_FIRST_SEARCHES, _PATIENT_SEARCHES, _LAST_SEARCHES)
     for searches in (_FIRST_SEARCHES[:1], *stages) if large else stages:
-        found = [box for search in searches for box in _run(image, search, _COARSE if again else _FINE)]
+        found = [box for search in searches for box in _run(image, search, _COARSE if quick else _FINE)]
         if found and (searches in stages or any(box.confidence >= _SURE for box in found)):
             break
     faces: list[FaceBox] = []

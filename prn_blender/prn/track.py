@@ -213,7 +213,7 @@ class _Tracker:
             return
         self.searched = frame.time
         found = [crop_from_face_box(box, self.engine.bundle.crop)
-                 for box in detect_faces(self._reduced(frame.image), large=bool(self.tracks) and not self.all)]
+                 for box in detect_faces(self._reduced(frame.image), large=not self.all, quick=bool(self.tracks))]
         found = [Crop(*(np.array([crop.center_x, crop.center_y, crop.side]) * self._scale)) for crop in found]
         if self.all:
             for crop in found:
@@ -322,7 +322,7 @@ class _Tracker:
         _, frame, crop = wanted
         crop.cut(frame.image, self.engine.input_size, piece)
         grey = cv2.transform(cv2.resize(piece, (_DETAIL, _DETAIL), interpolation=cv2.INTER_AREA), np.full((1, 3), 1 / 3))
-        return grey, float(np.log(cv2.Laplacian(grey, cv2.CV_32F).std() + 1e-3))
+        return grey, float(np.log(cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_32F))[1][0, 0] + 1e-3))
 
     def _holds(self, track: _Track, reading: _Reading, frame: VideoFrame) -> bool:
         """Whether there still is a face; asks the detector if time has passed or the picture has changed."""
@@ -364,7 +364,7 @@ def is_face(image: np.ndarray, crop: Crop) -> bool:
     """Whether the detector sees a face about where the crop says, looking at little more than the crop."""
     wide = Crop(crop.center_x, crop.center_y, 2 * crop.side)
     window = cv2.convertScaleAbs(wide.cut(image, _WINDOW), alpha=255)
-    for box in detect_faces(window, large=True, again=True):
+    for box in detect_faces(window, large=True, quick=True):
         found = crop_from_face_box(box)
         place = np.hypot(found.center_x - _WINDOW / 2, found.center_y - _WINDOW / 2) / (_WINDOW / 2)
         if place < 0.35 and 0.6 < found.side / (_WINDOW / 2) < 1.6:
