@@ -194,10 +194,13 @@ def dask_worker(arguments: list[str]) -> int:
 
 
 def test(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="build.py test", description="Run the whole suite; other arguments go to pytest.")
+    parser = argparse.ArgumentParser(prog="build.py test", description="Run the whole suite, on up to four processors; other arguments go to "
+                                     "pytest, which then runs as they say.")
     parser.add_argument("--bpy", choices=BPY_VERSIONS, help="run under this Blender instead of the pinned one")
     options, rest = parser.parse_known_args(arguments)
-    return run(environment_for("test", options.bpy), [str(ROOT / "tests" / "run.py"), *rest])
+    # A file's tests stay together: they share what they captured.
+    together = ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile"]
+    return run(environment_for("test", options.bpy), [str(ROOT / "tests" / "run.py"), *(rest or together)])
 
 
 def matrix(arguments: list[str]) -> int:
