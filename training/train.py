@@ -420,8 +420,8 @@ def train(arguments: argparse.Namespace) -> None:
         for name, learner in learners.items():
             tensors = first_tensors(name, arguments)
             print(f"{name}: beginning with {learner.start_from(images, tensors)} of {len(tensors)} tensors", flush=True)
-    batches = Batches(PhotographBatches(photographs, device, clean=teacher is not None), turned_ones, heads, tuple(arguments.shares), arguments.batch,
-                      Dice(step + 1, device))
+    batches = Batches(PhotographBatches(photographs, device, clean=teacher is not None), turned_ones, heads, tuple(arguments.shares),
+                      arguments.batch, Dice(step + 1, device))
     training_since = saved = logged = time.monotonic()
     ends = started + arguments.minutes * 60
     totals: dict[str, torch.Tensor] = {}
@@ -492,6 +492,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (arguments.faces / "points.npz").is_file():
         parser.error(f"'{arguments.faces}' holds no points.npz: give a folder of photographs as docs/training.md describes")
+    if arguments.teacher and not list(arguments.teacher.glob("wide-*.safetensors")):
+        parser.error(f"'{arguments.teacher}' holds no weights of a wide network: give a folder that training.pack --weights wrote")
     train(arguments)
 
 
