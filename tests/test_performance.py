@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 from clips import portrait, wall
+from prn_blender.prn.arkit import ARKIT_NAMES
+from prn_blender.prn.crop import Crop
 from prn_blender.prn.errors import CaptureError, NoFaceError
-from prn_blender.prn.performance import Smoothing, capture_performance
+from prn_blender.prn.performance import Smoothing, TrackNotes, capture_performance
+from prn_blender.prn.track import TrackedFace, TrackedFrame
 from takes import BLINK, FPS, JAW, LEFT_LID, SMILE, make_take, solve_take, talking, unsmoothed
 
 
@@ -119,3 +122,15 @@ def test_wrong_requests():
         capture_performance([portrait()] * 4, face=0)
     with pytest.raises(CaptureError, match="frames a second"):
         capture_performance([portrait()] * 4, fps=0.1)
+
+
+def test_the_picture_from_the_front_is_of_a_face_that_rests():
+    """Not the one frame in which a moving face looks most at rest."""
+    smiles = [*[0.30] * 20, *[0.9] * 10, 0.6, 0.25, 0.6, *[0.9] * 10]
+    notes, image = TrackNotes(), np.zeros((8, 8, 3), np.uint8)
+    for index, smile in enumerate(smiles):
+        expression = np.zeros(52, np.float32)
+        expression[[ARKIT_NAMES.index("mouthSmileLeft"), ARKIT_NAMES.index("mouthSmileRight")]] = smile
+        face = TrackedFace(0, Crop(100, 100, 80), np.zeros((4, 4, 3), np.float32), expression, -2.0)
+        notes.judge(TrackedFrame(index, index / 30, image, [face], False), face, 0.001, 5.0, np.eye(3), np.zeros(3))
+    assert notes.key_frames()["front"].frame < 20

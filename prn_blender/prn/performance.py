@@ -32,6 +32,7 @@ BRIDGED = 0.5               # seconds: gaps up to this are interpolated, longer 
 CELLS = GRID * GRID
 RESIDUAL = 32               # what the shapes lack is low-passed, so that a map of 32x32 holds all of it
 _BLOCK = 16                 # frames that are computed together: a matrix product over some costs little more than for one
+_RESTING = 0.35  # seconds that a face should have been as it is, for its picture to be the one from the front
 _ALIGNED = 8                # frames that a recorder aligns together, and keeps until then, pictures and all
 _DETAILS, _SAMPLED = 24, 600    # of it so many principal directions are kept, found on so many frames
 _ROUNDS = 3                 # of solving for the identity and for the expressions in turn
@@ -174,6 +175,7 @@ class TrackNotes:
         self.errors: list[float] = []  # metres, RMS: how far the map is from being a head
         self.size = 0.0  # pixels, summed over the frames: how much of the take this face is
         self.best: dict[str, tuple[float, KeyFrame]] = {}
+        self._lately: list[tuple[float, np.ndarray]] = []  # times and ARKit weights of the last frames
 
     def note(self, frame: TrackedFrame, face: TrackedFace) -> None:
         self.frames.append(frame.index)
@@ -200,7 +202,10 @@ class TrackNotes:
         opening = float(expression[ARKIT_NAMES.index("jawOpen")])
         # A hand or a microphone before the face makes a map that fits no head well.
         merit = face.sharpness + 0.5 * np.log(face.crop.side) - 2.0 * blink - 500.0 * self.errors[-1]
-        kinds = {"front": merit - 0.04 * abs(yaw) - 1.5 * opening - 0.3 * float(expression.sum())}
+        # On its way to rest a face may look more at rest than it is.
+        self._lately = [(time, weights) for time, weights in self._lately if frame.time - time < _RESTING] + [(frame.time, expression)]
+        changes = float(np.abs(expression - self._lately[0][1]).sum())
+        kinds = {"front": merit - 0.04 * abs(yaw) - 1.5 * opening - 0.3 * float(expression.sum()) - 0.3 * changes}
         if opening > 0.25:
             kinds["mouth"] = face.sharpness + 3.0 * min(opening, 0.7) - 0.04 * abs(yaw)
         if abs(yaw) > 15:
