@@ -213,7 +213,8 @@ class _Tracker:
             return
         self.searched = frame.time
         found = [crop_from_face_box(box, self.engine.bundle.crop)
-                 for box in detect_faces(self._reduced(frame.image), large=not self.all, quick=bool(self.tracks))]
+                 for box in detect_faces(self._reduced(frame.image), large=bool(self.tracks) and not self.all,
+                                         quick=bool(self.tracks))]
         found = [Crop(*(np.array([crop.center_x, crop.center_y, crop.side]) * self._scale)) for crop in found]
         if self.all:
             for crop in found:
@@ -364,11 +365,12 @@ def is_face(image: np.ndarray, crop: Crop) -> bool:
     """Whether the detector sees a face about where the crop says, looking at little more than the crop."""
     wide = Crop(crop.center_x, crop.center_y, 2 * crop.side)
     window = cv2.convertScaleAbs(wide.cut(image, _WINDOW), alpha=255)
-    for box in detect_faces(window, large=True, quick=True):
-        found = crop_from_face_box(box)
-        place = np.hypot(found.center_x - _WINDOW / 2, found.center_y - _WINDOW / 2) / (_WINDOW / 2)
-        if place < 0.35 and 0.6 < found.side / (_WINDOW / 2) < 1.6:
-            return True
+    for quick in (True, False):  # most faces are seen by the quick look, and those that are not get another
+        for box in detect_faces(window, large=True, quick=quick):
+            found = crop_from_face_box(box)
+            place = np.hypot(found.center_x - _WINDOW / 2, found.center_y - _WINDOW / 2) / (_WINDOW / 2)
+            if place < 0.35 and 0.6 < found.side / (_WINDOW / 2) < 1.6:
+                return True
     return False
 
 
