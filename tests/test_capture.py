@@ -12,7 +12,7 @@ from bundles import write_constant_bundle
 from prn_blender.prn import ARKIT_NAMES, CaptureError, NoFaceError, OnnxEngine, capture_image, load_bundle
 from prn_blender.prn.arkit import MIRRORED
 from prn_blender.prn.capture import angles, run_network
-from prn_blender.prn.crop import crop_from_face_box, crop_from_landmark_box
+from prn_blender.prn.crop import crop_from_face_box, crop_from_landmarks
 from prn_blender.prn.detector import FaceBox
 from prn_blender.prn.engine import open_engine
 from prn_blender.prn.face_fit import load_shape_space
@@ -49,9 +49,7 @@ def engine_for(folder: Path, position_map: np.ndarray, expression: np.ndarray | 
 
 def in_its_crop(seen: np.ndarray) -> np.ndarray:
     """A position map where its own crop has it, in crop units: seen a second time, it lies where it lay."""
-    landmarks = load_topology().landmarks_of(seen)[:, :2]
-    low, high = landmarks.min(0), landmarks.max(0)
-    crop = crop_from_landmark_box(*low, *high)
+    crop = crop_from_landmarks(load_topology().landmarks_of(seen))
     return ((seen - [crop.center_x, crop.center_y, 0]) / crop.side).astype(np.float32)
 
 

@@ -24,6 +24,7 @@ from prn_blender.prn.image_io import load_image
 from prn_blender.prn.network import ARCHITECTURES, Exported
 from prn_blender.prn.resfcn256 import INPUT_SIZE
 from prn_blender.prn.weights import Bundle, load_bundle, write_bundle
+from training.carried import weights_of
 from training.export import export_onnx
 
 PHOTO = Path(__file__).parent.parent / "tests" / "data" / "astronaut.jpg"
@@ -61,8 +62,7 @@ def resfcn256_bundle(folder: Path) -> Bundle:
     """A bundle of PRNet's network with random weights, as large as that of the released ones."""
     torch.manual_seed(0)
     network = ARCHITECTURES["resfcn256"](None).eval()
-    tensors = {name: value.numpy() for name, value in network.state_dict().items() if value.dtype.is_floating_point}
-    write_bundle(folder, tensors, export_onnx(network, INPUT_SIZE, halves=False),
+    write_bundle(folder, weights_of(network.state_dict()), export_onnx(network, INPUT_SIZE, halves=False),
                  {"architecture": "resfcn256", "input_size": str(INPUT_SIZE)}, topology=_any_topology(), halves=False)
     return load_bundle(folder)
 

@@ -14,6 +14,18 @@ from safetensors.numpy import load_file, save_file
 FILE = 15_000_000               # bytes at most of a file
 
 
+def weights_of(state: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """What of a network's state is weights; the rest counts batch norm's training steps."""
+    return {name: value.numpy() for name, value in state.items() if value.dtype.is_floating_point}
+
+
+def fill(network: torch.nn.Module, tensors: dict[str, np.ndarray], otherwise: str) -> None:
+    """Give a network all of its weights. Raises SystemExit, saying `otherwise`, if these are another network's."""
+    if tensors.keys() != weights_of(network.state_dict()).keys():
+        raise SystemExit(otherwise)
+    network.load_state_dict({name: torch.from_numpy(value.astype(np.float32)) for name, value in tensors.items()}, strict=False)
+
+
 def carry_back(cache: Path, out: Path) -> None:
     """Write the averaged weights of every network in the checkpoint as `out/<encoder>-N.safetensors`, and what they took."""
     out.mkdir(parents=True, exist_ok=True)
@@ -21,10 +33,8 @@ def carry_back(cache: Path, out: Path) -> None:
     metadata = {key: str(checkpoint[key]) for key in ("samples", "seconds")}
     for encoder, state in checkpoint["learners"].items():
         files: list[dict[str, np.ndarray]] = [{}]
-        for name, value in state["ema"].items():
-            if not value.dtype.is_floating_point:
-                continue
-            rows = value.half().numpy()
+        for name, value in weights_of(state["ema"]).items():
+            rows = value.astype(np.float16)
             pieces = np.array_split(rows, -(-rows.nbytes // FILE)) if rows.ndim else [rows]
             for number, piece in enumerate(pieces):
                 if sum(kept.nbytes for kept in files[-1].values()) + piece.nbytes > FILE:

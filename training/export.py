@@ -22,7 +22,7 @@ from prn_blender.prn.network import INPUT_SIZE, Exported, PositionMapNetwork, me
 from prn_blender.prn.position_map import load_topology
 from prn_blender.prn.weights import write_bundle
 from training.cache import default_cache
-from training.carried import learned, tensors_of
+from training.carried import fill, learned, tensors_of, weights_of
 
 SOURCES = [
     {"what": "FairFace photographs (Karkkainen and Joo, WACV 2021)", "licence": "CC BY 4.0"},
@@ -37,19 +37,15 @@ TOLERANCE = 1e-3                # of the crop
 def rounded_network(tensors: dict[str, np.ndarray]) -> PositionMapNetwork:
     """The light network with these weights, rounded to float16, in evaluation mode."""
     network = PositionMapNetwork(mean_in_crop(load_topology()))
-    wanted = {name for name, value in network.state_dict().items() if value.dtype.is_floating_point}
-    if tensors.keys() != wanted:
-        raise SystemExit("These are the weights of another network: train again, or go back to the network.py that they came with.")
-    network.load_state_dict({name: torch.from_numpy(value.astype(np.float16).astype(np.float32)) for name, value in tensors.items()},
-                            strict=False)
+    fill(network, {name: value.astype(np.float16) for name, value in tensors.items()},
+         "These are the weights of another network: train again, or go back to the network.py that they came with.")
     return network.eval()
 
 
 def of_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], int, float]:
     """The light network's averaged weights, and how many pictures and seconds they took."""
     state = torch.load(path, map_location="cpu", weights_only=True)
-    tensors = {name: value.numpy() for name, value in state["learners"]["light"]["ema"].items() if value.dtype.is_floating_point}
-    return tensors, state["samples"], state["seconds"]
+    return weights_of(state["learners"]["light"]["ema"]), state["samples"], state["seconds"]
 
 
 def export_onnx(network: torch.nn.Module, input_size: int = INPUT_SIZE, halves: bool = True) -> bytes:
@@ -118,8 +114,7 @@ def main() -> None:
     if error > TOLERANCE:
         raise SystemExit(f"The ONNX export differs from torch by {error:.2e} of the crop: nothing was written.")
     figures = json.loads(arguments.figures.read_text()) if arguments.figures else {}
-    tensors = {name: value.numpy() for name, value in network.state_dict().items() if value.dtype.is_floating_point}
-    write_bundle(arguments.out, tensors, model, {
+    write_bundle(arguments.out, weights_of(network.state_dict()), model, {
         "architecture": "prn", "input_size": str(INPUT_SIZE), "sources": SOURCES,
         "licence": "CC BY 4.0 (attribution to FairFace)", "date": datetime.date.today().isoformat(),
         "samples": str(samples), "hours": f"{seconds / 3600:.2f}", "figures": figures})

@@ -19,7 +19,7 @@ import numpy as np
 from prn_blender.prn import face_fit
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.capture import run_network
-from prn_blender.prn.crop import SIDE_PER_LANDMARK_BOX, Crop, crop_from_landmark_box
+from prn_blender.prn.crop import SIDE_PER_LANDMARK_BOX, Crop, crop_from_landmark_box, crop_from_landmarks
 from prn_blender.prn.engine import OnnxEngine
 from prn_blender.prn.errors import CaptureError
 from prn_blender.prn.image_io import load_image
@@ -79,8 +79,7 @@ class HeldOut:
         return shape, np.column_stack([flat, (points[:, 2] - head["translation"][2]) * scale])
 
     def crop(self, index: int) -> Crop:
-        points = self.heads["landmarks"][index]
-        return crop_from_landmark_box(*points.min(0), *points.max(0))
+        return crop_from_landmarks(self.heads["landmarks"][index])
 
     def small(self, position_map: np.ndarray) -> np.ndarray:
         """Masked texels (M, 3) of a predicted map (256, 256, 3)."""
@@ -149,8 +148,7 @@ def measure_photographs(photographs: Photographs, kit: Kit, engine: OnnxEngine) 
     weights: dict[str, list[np.ndarray]] = {"network": [], "fitted": []}
     for index in range(len(photographs)):
         picture, truth = photographs.pixels[photographs.chosen[index]], photographs.points[index]
-        box = truth[IBUG_FROM_MEDIAPIPE, :2]
-        crop = crop_from_landmark_box(*box.min(0), *box.max(0))
+        crop = crop_from_landmarks(truth[IBUG_FROM_MEDIAPIPE])
         raw, expression = (part[0] for part in run_network(picture, [crop], engine))
         fit = face_fit.fit(raw, expression)
         known = truth[photographs.usable, :2]

@@ -98,6 +98,7 @@ class SyntheticHeads:
     def __init__(self, folder: Path, device: torch.device, most: int = 300) -> None:
         """most: shards to hold at once; with more in the folder the newest are kept."""
         self.folder, self.device, self.most = folder, device, most
+        self.swapped = torch.tensor(MIRRORED, device=device)
         self.known: set[Path] = set()
         self.parts: list[dict[str, torch.Tensor]] = []
         self.refresh()
@@ -126,7 +127,7 @@ class SyntheticHeads:
         # Left and right must look alike to a network, and there are twice as many pictures.
         mirrored = heads["mirrored"] = dice.hits(0.5, count)
         weights = heads["coefficients"][:, -len(MIRRORED):]
-        heads["weights"] = torch.where(mirrored[:, None], weights[:, list(MIRRORED)], weights)
+        heads["weights"] = torch.where(mirrored[:, None], weights[:, self.swapped], weights)
         if pictured:
             image = warped(dice, picture, transforms, size, bordered=0.0)
             image = torch.where(mirrored[:, None, None, None], image.flip(3), image)

@@ -30,7 +30,7 @@ from prn_blender.prn.weights import SAFETENSORS_NAME, default_folder
 from training import synthetic, turned
 from training.augment import Dice
 from training.cache import default_cache
-from training.carried import tensors_of
+from training.carried import fill, tensors_of
 from training.drawing import SHARD, draw, draw_beside, missing_shards
 from training.face_kit import build
 from training.kit import Kit
@@ -279,12 +279,9 @@ class Teacher:
 
     def __init__(self, folder: Path, mean: np.ndarray, device: torch.device) -> None:
         """folder: its weights as `training.pack --weights` writes them. Raises SystemExit where they are not there."""
-        tensors = tensors_of(folder, "wide")
         self.network = PositionMapNetwork(mean, "wide")
-        wanted = {name for name, value in self.network.state_dict().items() if value.dtype.is_floating_point}
-        if tensors.keys() != wanted:
-            raise SystemExit(f"'{folder}' does not hold the weights of a wide network: give a folder that training.pack --weights wrote.")
-        self.network.load_state_dict({name: torch.from_numpy(value.astype(np.float32)) for name, value in tensors.items()}, strict=False)
+        fill(self.network, tensors_of(folder, "wide"),
+             f"'{folder}' does not hold the weights of a wide network: give a folder that training.pack --weights wrote.")
         self.network.to(device, memory_format=torch.channels_last).eval()
 
     @torch.no_grad()

@@ -17,7 +17,7 @@ import numpy as np
 
 from . import face_fit
 from .arkit import MIRRORED
-from .crop import Crop, crop_from_face_box, crop_from_landmark_box
+from .crop import Crop, crop_from_face_box, crop_from_landmarks
 from .detector import FaceBox, detect_faces
 from .engine import Engine, open_engine
 from .errors import CaptureError, NoFaceError
@@ -116,8 +116,7 @@ def look_twice(image: np.ndarray, boxes: list[FaceBox], engine: Engine) -> tuple
     first = [crop.to_image(position_map) for crop, position_map in zip(crops, maps)]
     again = []
     for crop, placed in zip(crops, first):
-        landmarks = engine.topology.landmarks_of(placed)[:, :2]
-        own = crop_from_landmark_box(*landmarks.min(0), *landmarks.max(0), engine.bundle.crop)
+        own = crop_from_landmarks(engine.topology.landmarks_of(placed), engine.bundle.crop)
         # A map of something else than a face may ask for anything.
         again.append(own if 0.5 < own.side / crop.side < 2 else crop)
     second, weights = run_network(image, again, engine)

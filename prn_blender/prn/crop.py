@@ -114,6 +114,11 @@ def crop_from_landmark_box(x_min: float, y_min: float, x_max: float, y_max: floa
     return Crop((x_min + x_max) / 2, (y_min + y_max) / 2, convention.side * size)
 
 
+def crop_from_landmarks(points: np.ndarray, convention: CropConvention = OUR_CROP) -> Crop:
+    """The crop round the 68 landmarks themselves: points (68, 2) or (68, 3), image frame."""
+    return crop_from_landmark_box(*points[:, :2].min(0), *points[:, :2].max(0), convention)
+
+
 def crop_from_face_box(box: FaceBox, convention: CropConvention = OUR_CROP) -> Crop:
     """The crop round a detected face, by the measured relation between detector boxes and landmark boxes."""
     size = LANDMARK_SIZE_PER_FACE_BOX * float(np.sqrt(box.width * box.height))

@@ -74,9 +74,9 @@ def detect_faces(image: np.ndarray, large: bool = False, quick: bool = False) ->
     """Find the faces in a picture.
 
     image: (H, W, 3) uint8 RGB of any size. large: where one large face is found for certain, small ones beside it do not
-    matter, and are not looked for; that takes a quarter of the time. quick: a face that is missed
-    matters little, since there will be another look soon. Returns the faces' boxes (image frame, pixels), largest
-    first; an empty list if there is none. Takes about 0.15 s for a small photograph and 0.4 s for a large one on one core.
+    matter, and are not looked for; that takes a quarter of the time. quick: a face that is missed matters little,
+    since there will be another look soon. Returns the faces' boxes (image frame, pixels), largest first; an empty list if there is none.
+    Takes about 0.15 s for a small photograph and 0.4 s for a large one on one core.
     """
     stages = (_FIRST_SEARCHES, _PATIENT_SEARCHES, _LAST_SEARCHES)
     for searches in (_FIRST_SEARCHES[:1], *stages) if large else stages:

@@ -101,13 +101,12 @@ class ShapeSpace:
         columns = (self.solved[:, None] * 3 + np.arange(3)).ravel()
         self.seen = np.concatenate([small_motions(self.small_mean[self.solved]), self.basis[:, columns]])
         data_weight = np.repeat(self.weights, 3) * READINGS / (len(columns) * NOISE ** 2)
-        self.weighted = np.ascontiguousarray(self.seen * data_weight)
-        # The same by axis, (179 * 3, P), and what it makes of one shift of all points and of the mean head.
-        by_axis = self.weighted.reshape(len(self.seen), -1, 3).swapaxes(1, 2)
-        self._by_axis = np.ascontiguousarray(by_axis).reshape(-1, len(self.solved))
-        self._of_shift = by_axis.sum(2)
-        self._of_mean = self.weighted @ self.small_mean[self.solved].ravel()
-        self.normal = normal = self.weighted @ self.seen.T
+        weighted = self.seen * data_weight
+        # What weighs offsets, axis by axis (179, 3, P); and what it makes of one shift of all points and of the mean head.
+        self.weighted = np.ascontiguousarray(weighted.reshape(len(weighted), -1, 3).swapaxes(1, 2))
+        self._of_shift = self.weighted.sum(2)
+        self._of_mean = weighted @ self.small_mean[self.solved].ravel()
+        self.normal = normal = weighted @ self.seen.T
         # No prior for the motions beyond what keeps the matrix regular.
         self.prior = np.concatenate([np.full(MOTIONS, 1e-3), np.ones(self.identities),
                                      np.full(len(expression), EXPRESSION_SPREAD ** -2)]).astype(np.float32)
@@ -155,7 +154,7 @@ class ShapeSpace:
         # frame, 3 of the map's), they need not be touched again.
         count, centre = len(target), translation.astype(np.float32)
         flat = (target - centre[:, None]).transpose(1, 0, 2).reshape(len(self.solved), -1)
-        weighed = (self._by_axis @ flat).reshape(-1, 3, count, 3).transpose(2, 0, 1, 3)
+        weighed = (self.weighted.reshape(-1, len(flat)) @ flat).reshape(-1, 3, count, 3).transpose(2, 0, 1, 3)
         for _ in range(ITERATIONS):
             turned = (rotation / scale[:, None, None]).astype(np.float32)
             moved = ((centre - translation).astype(np.float32)[:, None] @ turned)[:, 0]

@@ -492,7 +492,7 @@ def _identity_and_weights(space: ShapeSpace, offsets: np.ndarray, prior: np.ndar
     n, count = MOTIONS + space.identities, len(offsets)
     normal = space.normal
     place = np.searchsorted(space.cells, space.solved)
-    weighted = space.weighted.reshape(len(normal), -1, 3).transpose(2, 1, 0).reshape(-1, len(normal))  # axis by axis
+    weighted = space.weighted.reshape(len(normal), -1).T
     right = np.concatenate(_in_blocks(
         lambda frames: offsets[frames][:, :, place].astype(np.float32).reshape(len(frames), -1) @ weighted, np.arange(count)))  # (N, 179)
     motion, who, how = slice(0, MOTIONS), slice(MOTIONS, n), slice(n, None)

@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 
 from .ahead import ahead
-from .crop import Crop, crop_from_face_box, crop_from_landmark_box
-from .detector import detect_faces
+from .crop import Crop, crop_from_face_box, crop_from_landmarks
+from .detector import FaceBox, detect_faces
 from .engine import Engine, open_engine
 from .errors import CaptureCancelled
 from .face_fit import similarity
@@ -306,15 +306,14 @@ class _Tracker:
         maps, expressions = self.engine.run(pieces)
         points, count = self.topology.reference_points, len(self.topology.landmarks)
         placed = sample(maps, self._texels).astype(np.float64)
-        landmarks, seen = placed[:, :count, :2], placed[:, count:]
+        landmarks, seen = placed[:, :count], placed[:, count:]
         scale, rotation, translation = similarity(points, seen, np.ones(len(points)))
         away = (seen - translation[:, None]) @ rotation / scale[:, None, None] - points
         misshapen = np.sqrt((away ** 2).sum(2).mean(1)) > _MISSHAPEN
         readings = []
         for i, (number, _, crop) in enumerate(wanted):
-            low, high = (crop.to_image(np.append(corner, 0))[:2] for corner in (landmarks[i].min(0), landmarks[i].max(0)))
             face = TrackedFace(number, crop, maps[i], None if expressions is None else expressions[i], sharpnesses[i])
-            own = crop_from_landmark_box(*low, *high, self.engine.bundle.crop)
+            own = crop_from_landmarks(crop.to_image(landmarks[i]), self.engine.bundle.crop)
             readings.append(_Reading(face, own, bool(misshapen[i]), greys[i]))
         return readings
 
@@ -365,13 +364,14 @@ def is_face(image: np.ndarray, crop: Crop) -> bool:
     """Whether the detector sees a face about where the crop says, looking at little more than the crop."""
     wide = Crop(crop.center_x, crop.center_y, 2 * crop.side)
     window = cv2.convertScaleAbs(wide.cut(image, _WINDOW), alpha=255)
-    for quick in (True, False):  # most faces are seen by the quick look, and those that are not get another
-        for box in detect_faces(window, large=True, quick=quick):
-            found = crop_from_face_box(box)
-            place = np.hypot(found.center_x - _WINDOW / 2, found.center_y - _WINDOW / 2) / (_WINDOW / 2)
-            if place < 0.35 and 0.6 < found.side / (_WINDOW / 2) < 1.6:
-                return True
-    return False
+
+    def fits(box: FaceBox) -> bool:
+        found = crop_from_face_box(box)
+        place = np.hypot(found.center_x - _WINDOW / 2, found.center_y - _WINDOW / 2) / (_WINDOW / 2)
+        return place < 0.35 and 0.6 < found.side / (_WINDOW / 2) < 1.6
+
+    # Most faces are seen by the quick look, and those that are not get another.
+    return any(fits(box) for quick in (True, False) for box in detect_faces(window, large=True, quick=quick))
 
 
 def _apart(one: Crop, other: Crop, share: float = 0.5) -> bool:
