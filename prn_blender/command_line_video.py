@@ -20,10 +20,12 @@ class ProgressLine:
     """A line on the terminal that is written over; without a terminal, one line every tenth of the way."""
 
     def __init__(self) -> None:
-        self.tenth = -1
+        self.tenth, self.doing = -1, ""
         self.live = sys.stderr.isatty()
 
     def __call__(self, progress) -> None:
+        if progress.doing != self.doing:
+            self.tenth, self.doing = -1, progress.doing
         if self.live:
             print(f"\r{progress}   ", end="", file=sys.stderr, flush=True)
         elif progress.fraction is not None and int(10 * progress.fraction) > self.tenth:
@@ -75,7 +77,7 @@ def capture_take(request: argparse.Namespace) -> int:
         performance = capture_performance(
             request.input, face=1 if request.face == "largest" else request.face, fps=request.fps,
             smoothing=Smoothing(*request.smooth), neutral_frame=request.neutral,
-            interocular=request.eye_distance / 1000, engine=engine, progress=line)
+            interocular=request.eye_distance / 1000, quick=request.quick, engine=engine, progress=line)
     finally:
         line.end()
     watch.stage("performance")

@@ -192,7 +192,8 @@ class PRN_OT_capture_video(JobOperator, bpy.types.Operator, ResultOptions, TakeO
         self.take_name = free_name(bpy.path.clean_name(self.shown.stem if self.shown else "Take"), self.folder)
         request = TakeRequest(footage, rate, self.face, self.eye_distance / 1000, self.topology.lower(),
                               int(self.texture_size), engine_choice(context),
-                              self.folder / f"{self.take_name}_texture" if self.texture_frames else None, None if self.match_time else rate)
+                              self.folder / f"{self.take_name}_texture" if self.texture_frames else None, None if self.match_time else rate,
+                              self.quick)
         return lambda job: capture_take(request, job)
 
     def build(self, context, take):
@@ -289,6 +290,7 @@ def draw_take(layout, options) -> None:
     layout.prop(options, "texture_size")
     layout.prop(options, "texture_frames")
     layout.prop(options, "eye_distance")
+    layout.prop(options, "quick")
     layout.prop(options, "match_time")
     layout.prop(options, "with_sound")
     size = megabytes_a_frame(options)

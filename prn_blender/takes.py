@@ -14,13 +14,13 @@ from .prn.engine import EngineChoice, open_engine
 from .prn.errors import CaptureCancelled
 from .prn.frame_texture import FrameTextures, write_frame_textures
 from .prn.image_io import load_image
-from .prn.performance import Performance, capture_performance
+from .prn.performance import SKIN, Performance, capture_performance
 from .prn.take_texture import make_take_skin, make_take_texture
 from .prn.track import Progress
 from .prn.video import Video, VideoFrame, open_video, read_frame
 from .stills import Kept, encode, file_state
 
-TRACKED = 0.85  # of the whole work: what the tracking takes, before the solve and the texture
+TRACKED, FOLLOWED = 0.55, 0.9  # of the whole work: when the face is tracked, and its skin followed
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class TakeRequest:
     engine: EngineChoice = EngineChoice()
     frame_textures: Path | None = None  # the folder for a texture a frame; None: one for the whole take
     rate: float | None = None  # of the scene that is to show these; None: the video's
+    quick: bool = False  # without following the skin
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,13 @@ def capture_take(request: TakeRequest, job) -> Take:
 def _perform(request: TakeRequest, job) -> Performance:
     def follow(progress: Progress) -> None:
         fraction = progress.fraction
-        job.report("Following the face", None if fraction is None else TRACKED * fraction)
+        if progress.doing == SKIN:
+            job.report("Following the skin", TRACKED + (FOLLOWED - TRACKED) * fraction)
+        else:
+            job.report("Following the face", None if fraction is None else fraction * (FOLLOWED if request.quick else TRACKED))
     try:
-        return capture_performance(_video(request), face=request.face, interocular=request.interocular, engine=open_engine(request.engine),
-                                   progress=follow, cancelled=lambda: job.cancelled)
+        return capture_performance(_video(request), face=request.face, interocular=request.interocular, quick=request.quick,
+                                   engine=open_engine(request.engine), progress=follow, cancelled=lambda: job.cancelled)
     except CaptureCancelled:
         job.report()  # leaves by jobs.Cancelled, as all other work does
         raise

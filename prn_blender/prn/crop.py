@@ -60,20 +60,12 @@ class Crop:
         edges its border pixels are repeated. Texel (row, column) shows the crop point ((column + 0.5) / size - 0.5,
         (row + 0.5) / size - 0.5).
         """
-        height, width = image.shape[:2]
         left = self.center_x - self.side / 2
         top = self.center_y - self.side / 2
         step = self.side / size  # pixels a texel
         # Shrinking has to average pixels, or fine patterns alias. Whole blocks are averaged quickly, and the rest is at most 1.5.
         block = max(1, round(step))
-        # Only the part that the crop can touch is worked on: a photograph may be a hundred times as large.
-        margin = int(np.ceil(2 * step)) + 2
-        x0, x1 = _span(left - margin, left + self.side + margin, width, block)
-        y0, y1 = _span(top - margin, top + self.side + margin, height, block)
-        part = image[y0:y1, x0:x1]
-        if block > 1:
-            small = max(1, (x1 - x0) // block), max(1, (y1 - y0) // block)
-            part = cv2.resize(part, small, interpolation=cv2.INTER_AREA)
+        part, (x0, y0) = self.part_of(image, int(np.ceil(2 * step)) + 2, block)
         # Pixel p has its centre at p, so that p + 0.5 counts from the edge; the same holds for the shrunk part.
         matrix = np.array(
             [
@@ -86,6 +78,19 @@ class Crop:
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
         )
         return np.multiply(piece, np.float32(1 / 255), out=out)
+
+    def part_of(self, image: np.ndarray, margin: int, block: int) -> tuple[np.ndarray, tuple[int, int]]:
+        """The part of an image (H, W, 3) that the square and a margin round it touch, each block x block pixels averaged into one; and
+        its left and top edge, pixels of the image. A photograph may be a hundred times as large."""
+        height, width = image.shape[:2]
+        left, top = self.center_x - self.side / 2 - margin, self.center_y - self.side / 2 - margin
+        x0, x1 = _span(left, left + self.side + 2 * margin, width, block)
+        y0, y1 = _span(top, top + self.side + 2 * margin, height, block)
+        part = image[y0:y1, x0:x1]
+        if block > 1:
+            small = max(1, (x1 - x0) // block), max(1, (y1 - y0) // block)
+            part = cv2.resize(part, small, interpolation=cv2.INTER_AREA)
+        return part, (x0, y0)
 
     def to_image(self, points: np.ndarray) -> np.ndarray:
         """Carry points (..., 3) from the crop frame to the image frame (z is scaled like x and y). Returns float32."""

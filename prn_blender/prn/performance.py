@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,13 +22,15 @@ from .arkit import ARKIT_NAMES
 from .capture import INTEROCULAR
 from .contact import close_lids, close_lips
 from .engine import Engine, open_engine
-from .errors import CaptureError, NoFaceError
+from .errors import CaptureCancelled, CaptureError, NoFaceError
 from .face_fit import GRID, MOTIONS, ShapeSpace, in_head, load_shape_space, reading, similarity
 from .position_map import HM08, SIZE, Topology, load_topology
+from .skin_motion import PICTURE, SkinMotion, picture
 from .smooth import rotation_vectors, rotations_of, smooth
 from .track import Progress, TrackedFace, TrackedFrame, capture_video
 from .video import Video, open_video
 
+SKIN = "skin of frame"     # what a Progress is of, after the tracking
 BRIDGED = 0.5               # seconds: gaps up to this are interpolated, longer ones are left out
 CELLS = GRID * GRID
 RESIDUAL = 32               # what the shapes lack is low-passed, so that a map of 32x32 holds all of it
@@ -40,12 +43,15 @@ _WORTH = 40.0               # a take's frames err together: however many, they c
 # How far the network's ARKit weights are off, as the take's solve sees it. A map says less about lids and lips than the
 # network's own reading of the picture, and errs together with it: at 0.15, as for photographs, half of every blink is lost.
 _SPREAD = 0.05
+_SPREAD_BESIDE_SKIN = 0.07  # the same where the skin's motion is known as well
 _SPARSITY = 8.0             # L1 weight of the ARKit weights, in the fit's own unit (1 / spread^2 = 400): 0.02 of each
 _STEADY = 12.0              # weight of their differences from frame to frame, same unit, at 30 frames a second
 _ADAPTED = 12.0             # frames at full weight that a shape has to be seen before half of what it lacks is believed
 _WRONG = 0.0025             # metres, RMS: a map that no head explains better is wrong; good ones have 0.0005 to 0.002
 _RIGID_MOVE = 0.0012        # metres that the ARKit shapes may move a point of the skull
 _REST = 0.3                 # the most that a resting face's own weights may be, and still be called rest
+_AROUND, _AT_REST = 0.4, 5   # seconds about the calmest frame, of which so many are the skin at rest
+_UNSEEN = np.array([name.startswith("eyeLook") or name == "tongueOut" for name in ARKIT_NAMES])
 EYE_SHAPES = np.array([name.startswith("eye") for name in ARKIT_NAMES])
 
 
@@ -240,17 +246,18 @@ class TrackNotes:
 class Recorder(TrackNotes):
     """Collects one track: a few numbers a frame in memory, its maps in a temporary file.
 
-    Some frames are aligned together, in a thread of their own while the next ones are tracked.
+    Some frames are aligned together, in a thread of their own while the next ones are tracked. quick: without pictures, by which
+    the solve follows the skin.
     """
 
-    def __init__(self, space: ShapeSpace) -> None:
+    def __init__(self, space: ShapeSpace, quick: bool = False) -> None:
         super().__init__()
-        self.space = space
+        self.space, self.quick = space, quick
         self.expressions: list[np.ndarray] = []
         self._waiting: list[tuple[TrackedFrame, TrackedFace, np.ndarray]] = []
         self._aligner = ThreadPoolExecutor(1, "PRN align")
         self._aligned: Future = self._aligner.submit(int)
-        self._file = tempfile.TemporaryFile(prefix="prn-take-")
+        self._file, self._pictures = (tempfile.TemporaryFile(prefix="prn-take-") for _ in range(2))
 
     def add(self, frame: TrackedFrame, face: TrackedFace) -> None:
         self.note(frame, face)
@@ -274,6 +281,9 @@ class Recorder(TrackNotes):
         # Offsets from the mean head: small numbers, so that half precision holds a fiftieth of a millimetre.
         offsets = in_head(readings, *poses) - space.small_mean
         self._file.write(offsets[:, space.cells].swapaxes(1, 2).astype(np.float16).tobytes())
+        if not self.quick:
+            for frame, face in zip(frames, faces):
+                self._pictures.write(picture(frame.image, face.crop, face.crop_map).tobytes())
         # What no head of the shape space explains.
         unexplained = offsets[:, space.solved].reshape(len(frames), -1) - solution[:, MOTIONS:] @ space.seen[MOTIONS:]
         errors = np.sqrt(np.square(unexplained).mean(1))
@@ -285,6 +295,11 @@ class Recorder(TrackNotes):
         self._file.flush()
         return np.memmap(self._file, np.float16, "r").reshape(len(self.frames), 3, -1)
 
+    def pictures(self) -> np.ndarray:
+        """(N, 128, 128) uint8 the frames laid out as their maps, as a view of the file."""
+        self._pictures.flush()
+        return np.memmap(self._pictures, np.uint8, "r").reshape(-1, PICTURE, PICTURE)
+
 
 def capture_performance(
     source: str | os.PathLike | Iterable | Video,
@@ -294,6 +309,7 @@ def capture_performance(
     smoothing: Smoothing = Smoothing(),
     neutral_frame: int | None = None,
     interocular: float = INTEROCULAR,
+    quick: bool = False,
     engine: Engine | None = None,
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -303,7 +319,8 @@ def capture_performance(
     face: 1 is the face that takes up most of the video, 2 the next one, and so on. fps: of the result; the video's own by
     default. neutral_frame: the video's frame in which the face is at rest; by default the calmest one is found. Weights with a
     topology of their own give a performance without ARKit weights (plain_take.py).
-    interocular: the real distance between the eyes' centres in metres, which sets the scale. Other arguments are those of
+    interocular: the real distance between the eyes' centres in metres, which sets the scale. quick: without following the skin
+    (skin_motion.py), in two thirds of the time: small expressions come out weaker. Other arguments are those of
     `capture_video`. Raises NoFaceError if nobody is seen, CaptureError for a wrong request.
     """
     if face < 1:
@@ -314,7 +331,7 @@ def capture_performance(
     engine = engine or open_engine()
     video = source if isinstance(source, Video) else open_video(source)
     # Somebody else than the largest can only be chosen if all are followed.
-    recorders, size, last = record(video, "largest" if face == 1 else "all", engine, progress, cancelled)
+    recorders, size, last = record(video, "largest" if face == 1 else "all", engine, progress, cancelled, quick)
     chosen = [recorder for recorder in sorted(recorders, key=lambda recorder: -recorder.size)
               if len(recorder.frames) >= 2]
     if not chosen:
@@ -327,13 +344,22 @@ def capture_performance(
     if len(chosen) > 1 and face == 1:
         where = ", ".join(f"{other.times[0]:.1f}-{other.times[-1]:.1f} s" for other in chosen[1:6])
         warnings.append(f"Other faces, or this one after a cut, were left out ({where}): choose them by their number.")
-    take = (solve if engine.topology.name == HM08 else solve_plain)(recorder, video.name, fps or video.fps, size, smoothing, neutral_frame, warnings, video.fps, interocular)
+    started = time.perf_counter()
+
+    def followed(done: int, total: int) -> None:
+        if cancelled and cancelled():
+            raise CaptureCancelled("The capture was cancelled.")
+        if progress:
+            progress(Progress(done, total, time.perf_counter() - started, SKIN))
+
+    arguments = recorder, video.name, fps or video.fps, size, smoothing, neutral_frame, warnings, video.fps, interocular
+    take = solve(*arguments, followed) if engine.topology.name == HM08 else solve_plain(*arguments)
     take.length = int(np.round(last * take.fps)) + 1
     return take
 
 
 def record(video: Video, faces: Literal["largest", "all"], engine: Engine, progress: Callable[[Progress], None] | None = None,
-           cancelled: Callable[[], bool] | None = None) -> tuple[list[TrackNotes], tuple[int, int], float]:
+           cancelled: Callable[[], bool] | None = None, quick: bool = False) -> tuple[list[TrackNotes], tuple[int, int], float]:
     """The finished recorders of all tracks of a video, its pictures' width and height, and the last one's time in seconds.
 
     Arguments are those of `capture_video`. Recorders are PlainRecorders if the weights have a topology of their own: without
@@ -346,7 +372,7 @@ def record(video: Video, faces: Literal["largest", "all"], engine: Engine, progr
         size, last = size if size[0] else frame.image.shape[1::-1], frame.time
         for seen in frame.faces:
             if seen.track not in recorders:
-                recorders[seen.track] = Recorder(load_shape_space()) if engine.topology.name == HM08 else PlainRecorder(engine.topology)
+                recorders[seen.track] = Recorder(load_shape_space(), quick) if engine.topology.name == HM08 else PlainRecorder(engine.topology)
             recorders[seen.track].add(frame, seen)
     for recorder in recorders.values():
         recorder.finish()
@@ -358,10 +384,12 @@ def record(video: Video, faces: Literal["largest", "all"], engine: Engine, progr
 
 def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int], smoothing: Smoothing = Smoothing(),
           neutral_frame: int | None = None, warnings: list[str] | None = None,
-          source_fps: float | None = None, interocular: float = INTEROCULAR) -> Performance:
+          source_fps: float | None = None, interocular: float = INTEROCULAR,
+          followed: Callable[[int, int], None] | None = None) -> Performance:
     """One identity, one neutral, per-frame pose and expression of a recorded track, smoothed, at `fps` frames a second.
 
-    Raises CaptureError if neutral_frame is not among the recorded frames.
+    followed: called now and then with the number of frames in which the skin has been followed, and of all; what it raises ends the
+    solve. Raises CaptureError if neutral_frame is not among the recorded frames.
     """
     space, topology = recorder.space, load_topology()
     warnings = list(warnings or [])
@@ -374,11 +402,16 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     prior = grid.resample(np.array(recorder.expressions, np.float32)[good])
     scale, rotation, translation = recorder.resampled_poses(grid, good)
 
-    identity, weights = _identity_and_weights(space, offsets, prior, fps)
+    identity, read = _identity_and_reading(space, offsets, prior, fps)
+    weights = read.weights()
+    calm = _calmest(weights, recorder, grid, neutral_frame)
+    if not recorder.quick:
+        moved, weights = _with_skin(recorder, good, grid, identity, read, weights, calm, followed)
+        offsets = grid.resample(moved)
+        calm = _calmest(weights, recorder, grid, neutral_frame)
     person = space.small_mean + space.offsets(np.concatenate([identity, np.zeros(52)]))
     expressions = space.basis[space.identities:].reshape(52, CELLS, 3)
 
-    calm = _calmest(weights, recorder, grid, neutral_frame)
     rest = _residual_at_rest(space, offsets, person, expressions, weights, calm)
     person = person + rest.reshape(-1, 3)
 
@@ -486,9 +519,25 @@ class TimeGrid:
         return [slice(int(first), int(last)) for first, last in zip(edges[::2], edges[1::2])]
 
 
-def _identity_and_weights(space: ShapeSpace, offsets: np.ndarray, prior: np.ndarray,
-                          fps: float) -> tuple[np.ndarray, np.ndarray]:
-    """(120,) one identity for all frames, and (N, 52) weights: each frame's best, bounded, sparse and steady."""
+@dataclass(frozen=True)
+class _Reading:
+    """What maps and network say of the ARKit weights of evenly spaced frames, as the terms of a least squares problem."""
+
+    normal: np.ndarray  # (52, 52), the same for all frames
+    right: np.ndarray  # (N, 52)
+    prior: np.ndarray  # (N, 52) the network's own weights
+    fps: float
+
+    def weights(self, normal: np.ndarray | float = 0.0, right: np.ndarray | float = 0.0, spread: float = _SPREAD) -> np.ndarray:
+        """(N, 52) each frame's best: bounded, sparse and steady. normal (N, 52, 52), right (N, 52): what else says something of them.
+        spread: how far the network's own weights are off."""
+        # Where eyes look nothing else tells, nor what a tongue does.
+        precision = np.where(_UNSEEN, _SPREAD, spread) ** -2
+        return _bounded_weights(self.normal + normal, self.right + right, self.prior, precision, _STEADY * self.fps / 30)
+
+
+def _identity_and_reading(space: ShapeSpace, offsets: np.ndarray, prior: np.ndarray, fps: float) -> tuple[np.ndarray, _Reading]:
+    """(120,) one identity for all frames, and what their maps (N, 3, cells) and the network's weights, `prior`, say beside it."""
     n, count = MOTIONS + space.identities, len(offsets)
     normal = space.normal
     place = np.searchsorted(space.cells, space.solved)
@@ -506,30 +555,64 @@ def _identity_and_weights(space: ShapeSpace, offsets: np.ndarray, prior: np.ndar
     for _ in range(_ROUNDS):
         explained = right[:, who].sum(0) - reduced[who, how] @ weights.sum(0)
         identity = identity_inverse @ (worth * explained)
-        weights = _bounded_weights(reduced[how, how], right[:, how] - identity @ reduced[who, how], prior,
-                                   np.full(52, _SPREAD ** -2), _STEADY * fps / 30)
-    return identity, weights
+        read = _Reading(reduced[how, how], right[:, how] - identity @ reduced[who, how], prior, fps)
+        weights = read.weights()
+    return identity, read
+
+
+def _with_skin(recorder: Recorder, good: np.ndarray, grid: TimeGrid, identity: np.ndarray, read: _Reading, weights: np.ndarray,
+               calm: int, followed: Callable[[int, int], None] | None) -> tuple[np.ndarray, np.ndarray]:
+    """(M, 3, cells) float16 the good frames' offsets where the skin has been followed, and the weights (N, 52) that it tells."""
+    near = np.flatnonzero(np.abs(np.arange(len(weights)) - calm) <= _AROUND * grid.fps)
+    alike = near[np.argsort(np.abs(weights[near] - weights[calm]).sum(1))[:_AT_REST]]
+    scale, rotation = (np.array([pose[part] for pose in recorder.poses]) for part in (0, 1))
+    skin = SkinMotion(recorder.space, recorder.pictures(), recorder.offsets(), scale, rotation, good[grid.before[alike]], identity)
+    count, cells = len(good), skin.offsets.shape[2]
+    moved, trust = (np.memmap(tempfile.TemporaryFile(prefix="prn-take-"), np.float16, "w+", shape=shape)
+                    for shape in ((count, 3, cells), (count, cells)))
+    at_rest = weights[alike].mean(0)
+    normal, right = np.empty((count, 52, 52), np.float32), np.empty((count, 52), np.float32)
+    # Which of the even frames is nearest to each recorded one.
+    places = np.clip(np.rint(grid.times * grid.fps).astype(int) - grid.start, 0, len(weights) - 1)
+    expected = weights[places] - at_rest
+
+    def tell(frames: np.ndarray) -> None:
+        moved[frames], trust[frames] = found, believed = skin.follow(good[frames])
+        for frame, *seen in zip(frames, found, believed):
+            normal[frame], right[frame] = skin.evidence(good[frame], *seen, expected[frame])
+
+    _in_blocks(tell, np.arange(count), (lambda done: followed(done, count)) if followed else None)
+    even = grid.resample(normal)
+    weights = read.weights(even, grid.resample(right) + even @ at_rest, _SPREAD_BESIDE_SKIN)
+    for frame in range(count):
+        before = skin.offsets[good[frame]].astype(np.float32)
+        moved[frame] = before + trust[frame] * (moved[frame] - before)
+    return moved, weights
 
 
 def _bounded_weights(normal: np.ndarray, right: np.ndarray, prior: np.ndarray, precision: np.ndarray,
                      steady: float) -> np.ndarray:
     """(N, 52) weights in 0..1: least squares with a prior, an L1 term and a term on differences in time (FISTA).
 
-    Beck and Teboulle, "A fast iterative shrinkage-thresholding algorithm for linear inverse problems" (2009).
+    normal: (52, 52), or (N, 52, 52) if the frames' differ. Beck and Teboulle, "A fast iterative shrinkage-thresholding algorithm for
+    linear inverse problems" (2009), with a step of its own for each weight.
     """
     system = normal + np.diag(precision)
-    step = 1 / (np.linalg.eigvalsh(system)[-1] + 4 * steady)
+    size = np.diagonal(system, axis1=-2, axis2=-1).reshape(-1, len(precision)).mean(0) + 4 * steady
+    # No eigenvalue is above the largest sum of a row.
+    scaled = np.abs(system) / np.sqrt(size * size[:, None])
+    step = 1 / (size * (scaled.sum(-1) + 4 * steady / size).max())
     # A step down the gradient of all but the differences in time, as one matrix product.
-    descent = (np.eye(len(system)) - step * system).astype(np.float32)
+    descent = (np.eye(len(precision)) - step * system).astype(np.float32)
     pull = (step * (right + precision * prior - _SPARSITY)).astype(np.float32)
-    steady = np.float32(step * steady)
+    steady = (step * steady).astype(np.float32)
     weights = previous = np.clip(prior, 0, 1).astype(np.float32)
     momentum = 1.0
     for _ in range(80):
         larger = (1 + np.sqrt(1 + 4 * momentum ** 2)) / 2
         ahead = weights + np.float32((momentum - 1) / larger) * (weights - previous)
         previous, momentum = weights, larger
-        weights = ahead @ descent + pull
+        weights = (ahead[:, None] @ descent)[:, 0] + pull
         change = steady * (ahead[1:] - ahead[:-1])
         weights[:-1] += change
         weights[1:] -= change
@@ -591,10 +674,20 @@ def _living(topology: Topology) -> np.ndarray:
     return cv2.GaussianBlur(cv2.resize(share, (GRID, GRID), interpolation=cv2.INTER_AREA), (0, 0), 2.0)[..., None]
 
 
-def _in_blocks(function: Callable[[np.ndarray], Any], frames: np.ndarray) -> list[Any]:
-    """What a function gives for portions of the frames' numbers, in their order; each processor works on one."""
-    with ThreadPoolExecutor(os.cpu_count(), "PRN solve") as hands:
-        return list(hands.map(function, np.split(frames, range(_BLOCK, len(frames), _BLOCK))))
+def _in_blocks(function: Callable[[np.ndarray], Any], frames: np.ndarray, report: Callable[[int], None] | None = None) -> list[Any]:
+    """What a function gives for portions of the frames' numbers, in their order; each processor works on one.
+
+    report: called, in this thread, with the number of frames that are done; what it raises ends the work.
+    """
+    hands, found = ThreadPoolExecutor(os.cpu_count(), "PRN solve"), []
+    try:
+        for values in hands.map(function, np.split(frames, range(_BLOCK, len(frames), _BLOCK))):
+            found.append(values)
+            if report:
+                report(min(_BLOCK * len(found), len(frames)))
+    finally:
+        hands.shutdown(cancel_futures=True)
+    return found
 
 
 def _rigid(source: np.ndarray, target: np.ndarray, skull: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -76,11 +76,12 @@ class TrackedFrame:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a video is. fraction and seconds_left are None where nobody knows the video's length."""
+    """How far a video is, in one of the things that are done with it. fraction and seconds_left are None where nobody knows the video's length."""
 
     done: int
     total: int | None
     seconds: float
+    doing: str = "frame"
 
     @property
     def fraction(self) -> float | None:
@@ -92,10 +93,10 @@ class Progress:
 
     def __str__(self) -> str:
         if self.total is None:
-            return f"frame {self.done}"
+            return f"{self.doing} {self.done}"
         left = self.seconds_left
         clock = "" if left is None else f", {int(left) // 60}:{int(left) % 60:02d} left"
-        return f"frame {self.done} of {self.total}{clock}"
+        return f"{self.doing} {self.done} of {self.total}{clock}"
 
 
 @dataclass(frozen=True)
