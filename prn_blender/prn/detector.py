@@ -11,6 +11,7 @@ import sys
 import threading
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 import cv2
@@ -65,6 +66,10 @@ _SURE = 0.99
 # Two boxes are the same face if their overlap covers this much of the smaller one.
 _SAME_FACE_OVERLAP = 0.5
 
+# Side of the square that the cascade's last stage wants, over that of our crop, and how far its centre lies above the crop's, in the
+# crop's sides. Of 400 photographs it is sure of 99 % there; 0.3 of a side beside, it is sure of 16 %, and of none from 0.4 on.
+FACE_SQUARE, FACE_ABOVE = 0.74, 0.106
+
 # OpenCV's networks are not safe to run from two threads at once, and the add-on captures in a worker thread.
 _lock = threading.Lock()
 _cascades: dict = {}
@@ -90,6 +95,19 @@ def detect_faces(image: np.ndarray, large: bool = False, quick: bool = False) ->
         if all(_overlap(box, other) < _SAME_FACE_OVERLAP for other in faces):
             faces.append(box)
     return sorted(faces, key=lambda box: -box.width * box.height)
+
+
+def confirm_face(picture: np.ndarray) -> float:
+    """How sure the cascade's last stage by itself is that a picture shows one face that fills it, 0..1.
+
+    picture: (48, 48, 3) float32 RGB in 0..1; `FACE_SQUARE` says how large. Takes a millisecond, a tenth of a search.
+    """
+    with _lock:
+        if "last" not in _cascades:
+            _cascades["last"] = cv2.dnn.readNetFromONNX(str(Path(sys.modules[_mtcnn_class().__module__].__file__).with_name("onet.onnx")))
+        # As the package hands pictures on: grey levels about 0, columns before rows.
+        _cascades["last"].setInput(np.ascontiguousarray((picture.swapaxes(0, 1)[None] * 255 - 127.5) * 0.0078125, np.float32))
+        return float(_cascades["last"].forward("softmax_2")[0, 1])
 
 
 def load_detector() -> None:

@@ -577,9 +577,8 @@ def _with_skin(recorder: Recorder, good: np.ndarray, grid: TimeGrid, identity: n
     expected = weights[places] - at_rest
 
     def tell(frames: np.ndarray) -> None:
-        moved[frames], trust[frames] = found, believed = skin.follow(good[frames])
-        for frame, *seen in zip(frames, found, believed):
-            normal[frame], right[frame] = skin.evidence(good[frame], *seen, expected[frame])
+        for frame in frames:
+            moved[frame], trust[frame], normal[frame], right[frame] = skin.read(good[frame], expected[frame])
 
     _in_blocks(tell, np.arange(count), (lambda done: followed(done, count)) if followed else None)
     even = grid.resample(normal)
