@@ -70,6 +70,13 @@ def test_a_movie_becomes_a_recording_with_a_row_a_frame(folder, tmp_path):
     result = capture(folder / "clip.mp4", "-o", "take.csv", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert len((tmp_path / "take.csv").read_text().splitlines()) == 13 and read_livelink(tmp_path / "take.csv", 25).seen.all()
+    assert "frame 12 of 12" in result.stderr and "skin of frame 12 of 12" in result.stderr
+
+
+def test_a_quick_recording_does_not_follow_the_skin(folder, tmp_path):
+    result = capture(folder / "clip.mp4", "-o", "take.csv", "--quick", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "frame 12 of 12" in result.stderr and "skin" not in result.stderr
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ def capture_image(
     boxes = _choose(detect_faces(image) if boxes is None else boxes, faces, name)
     detected = time.perf_counter()
     engine = engine or open_engine()
-    crops, maps, expressions = look_twice(image, boxes, engine)
+    crops, maps, expressions = look_twice(image, [crop_from_face_box(box, engine.bundle.crop) for box in boxes], engine)
     predicted = time.perf_counter()
     seconds = {"load": loaded - started, "detect": detected - loaded, "network": predicted - detected}
     return [
@@ -103,13 +103,12 @@ def capture_image(
     ]
 
 
-def look_twice(image: np.ndarray, boxes: list[FaceBox], engine: Engine) -> tuple[list[Crop], np.ndarray, np.ndarray | None]:
-    """Crops of N detected faces, position maps (N, 256, 256, 3) in their units, and ARKit weights (N, 52), or None.
+def look_twice(image: np.ndarray, crops: list[Crop], engine: Engine) -> tuple[list[Crop], np.ndarray, np.ndarray | None]:
+    """Better crops of N faces, position maps (N, 256, 256, 3) in their units, and ARKit weights (N, 52), or None.
 
     A map says better where a face is than a detector does: a network on hm08's layout sees each face again in the crop that the
     first map's landmarks give, which is the one returned, and both answers count half.
     """
-    crops = [crop_from_face_box(box, engine.bundle.crop) for box in boxes]
     maps, expressions = run_network(image, crops, engine)
     if engine.topology.name != HM08:
         return crops, maps, expressions
