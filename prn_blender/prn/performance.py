@@ -491,13 +491,13 @@ class TimeGrid:
     def resample(self, values: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Values (M, ...) of the recorded times at the even ones (N, ...); rows (M,): which of more values they are."""
         before, after = (self.before, self.after) if rows is None else (rows[self.before], rows[self.after])
-        if values.dtype != np.float16:
-            share = self.share.reshape(-1, *[1] * (values.ndim - 1))
-            return (1 - share) * values[before] + share * values[after]
         if not self.share.any() and (np.diff(before) == 1).all():
             return values[before[0]:before[-1] + 1]
-        result = np.empty((len(before), *values.shape[1:]), np.float16)  # the large ones: a frame at a time
-        for i, share in enumerate(self.share):
+        if values.dtype == np.float64:
+            share = self.share.reshape(-1, *[1] * (values.ndim - 1))
+            return (1 - share) * values[before] + share * values[after]
+        result = np.empty((len(before), *values.shape[1:]), values.dtype)  # the large ones: a frame at a time
+        for i, share in enumerate(self.share.astype(np.float32)):
             result[i] = (1 - share) * values[before[i]].astype(np.float32) + share * values[after[i]].astype(np.float32)
         return result
 
@@ -533,7 +533,7 @@ class _Reading:
         spread: how far the network's own weights are off."""
         # Where eyes look nothing else tells, nor what a tongue does.
         precision = np.where(_UNSEEN, _SPREAD, spread) ** -2
-        return _bounded_weights(self.normal + normal, self.right + right, self.prior, precision, _STEADY * self.fps / 30)
+        return _bounded_weights(self.normal.astype(np.float32) + normal, self.right + right, self.prior, precision, _STEADY * self.fps / 30)
 
 
 def _identity_and_reading(space: ShapeSpace, offsets: np.ndarray, prior: np.ndarray, fps: float) -> tuple[np.ndarray, _Reading]:
@@ -596,13 +596,14 @@ def _bounded_weights(normal: np.ndarray, right: np.ndarray, prior: np.ndarray, p
     normal: (52, 52), or (N, 52, 52) if the frames' differ. Beck and Teboulle, "A fast iterative shrinkage-thresholding algorithm for
     linear inverse problems" (2009), with a step of its own for each weight.
     """
-    system = normal + np.diag(precision)
-    size = np.diagonal(system, axis1=-2, axis2=-1).reshape(-1, len(precision)).mean(0) + 4 * steady
+    descent = (normal + np.diag(precision)).astype(np.float32).reshape(-1, *normal.shape[-2:])
+    size = np.diagonal(descent, axis1=1, axis2=2).mean(0, dtype=np.float64) + 4 * steady
     # No eigenvalue is above the largest sum of a row.
-    scaled = np.abs(system) / np.sqrt(size * size[:, None])
-    step = 1 / (size * (scaled.sum(-1) + 4 * steady / size).max())
-    # A step down the gradient of all but the differences in time, as one matrix product.
-    descent = (np.eye(len(precision)) - step * system).astype(np.float32)
+    most = max(float((np.abs(one) @ size ** -0.5 * size ** -0.5 + 4 * steady / size).max()) for one in descent)
+    step = 1 / (size * most)
+    # A step down the gradient of all but the differences in time, as one matrix product. Of a long take these are large: in place.
+    descent *= -step.astype(np.float32)
+    descent += np.eye(len(precision), dtype=np.float32)
     pull = (step * (right + precision * prior - _SPARSITY)).astype(np.float32)
     steady = (step * steady).astype(np.float32)
     weights = previous = np.clip(prior, 0, 1).astype(np.float32)
