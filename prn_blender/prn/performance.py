@@ -567,26 +567,21 @@ def _with_skin(recorder: Recorder, good: np.ndarray, grid: TimeGrid, identity: n
     alike = near[np.argsort(np.abs(weights[near] - weights[calm]).sum(1))[:_AT_REST]]
     scale, rotation = (np.array([pose[part] for pose in recorder.poses]) for part in (0, 1))
     skin = SkinMotion(recorder.space, recorder.pictures(), recorder.offsets(), scale, rotation, good[grid.before[alike]], identity)
-    count, cells = len(good), skin.offsets.shape[2]
-    moved, trust = (np.memmap(tempfile.TemporaryFile(prefix="prn-take-"), np.float16, "w+", shape=shape)
-                    for shape in ((count, 3, cells), (count, cells)))
-    at_rest = weights[alike].mean(0)
+    count = len(good)
+    moved = np.memmap(tempfile.TemporaryFile(prefix="prn-take-"), np.float16, "w+", shape=(count, *skin.offsets.shape[1:]))
     normal, right = np.empty((count, 52, 52), np.float32), np.empty((count, 52), np.float32)
+    at_rest = weights[alike].mean(0)
     # Which of the even frames is nearest to each recorded one.
     places = np.clip(np.rint(grid.times * grid.fps).astype(int) - grid.start, 0, len(weights) - 1)
     expected = weights[places] - at_rest
 
     def tell(frames: np.ndarray) -> None:
         for frame in frames:
-            moved[frame], trust[frame], normal[frame], right[frame] = skin.read(good[frame], expected[frame])
+            moved[frame], normal[frame], right[frame] = skin.read(good[frame], expected[frame])
 
     _in_blocks(tell, np.arange(count), (lambda done: followed(done, count)) if followed else None)
     even = grid.resample(normal)
-    weights = read.weights(even, grid.resample(right) + even @ at_rest, _SPREAD_BESIDE_SKIN)
-    for frame in range(count):
-        before = skin.offsets[good[frame]].astype(np.float32)
-        moved[frame] = before + trust[frame] * (moved[frame] - before)
-    return moved, weights
+    return moved, read.weights(even, grid.resample(right) + even @ at_rest, _SPREAD_BESIDE_SKIN)
 
 
 def _bounded_weights(normal: np.ndarray, right: np.ndarray, prior: np.ndarray, precision: np.ndarray,

@@ -27,6 +27,7 @@ _EDGE_ON = 0.3              # square pixels that a cell has to cover, to be solv
 _ASIDE = 0.2, 0.5           # the cosine between skin and view up to which nothing is believed, and from which all is
 _SOLVED = 1200              # cells that are solved with
 _LOOSE = 100.0              # what a frame by itself is held by to what is expected of it: a tenth, as 1 / spread^2
+_BLUR, _DOUBT = 2.0, 0.1    # cells over which the surface follows the skin, and the belief that is shared with the map
 _OUTLIER = 0.5              # cells: skin that moves this much otherwise than all shapes together is half believed
 
 
@@ -78,18 +79,23 @@ class SkinMotion:
         self.shapes = len(shapes)
         self.basis = np.concatenate([shapes, small_motions(person).reshape(-1, _SOLVED, 3)]).swapaxes(1, 2).copy()   # (59, 3, P)
 
-    def read(self, frame: int, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Where skin is in a frame, as offsets from the mean head (3, cells), how far that is believed (cells,), and what it says of
-        the ARKit weights' change since rest: normal matrix (52, 52) and right side (52,); all float32.
+    def read(self, frame: int, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where skin is in a frame, as offsets from the mean head (3, cells), smoothly; and what it says of the ARKit weights' change
+        since rest: normal matrix (52, 52) and right side (52,); all float32.
 
         expected (52,): that change, as it is known without the skin. A picture tells nothing about depth: along the view the offsets
-        are the maps' own.
+        are the maps' own, and so they are where nothing is believed.
         """
         across, down = self._slopes(frame)
-        offsets, trust = self._follow(frame, across, down)
-        return offsets, trust, *self._evidence(frame, offsets, trust, expected, across, down)
+        moved, trust = self._follow(frame, across, down)
+        own = self.offsets[frame].astype(np.float32)
+        grid = np.zeros((GRID * GRID, 4), np.float32)
+        grid[self.cells] = np.c_[(trust * moved).T, trust]
+        blurred = cv2.GaussianBlur(grid.reshape(GRID, GRID, 4), (0, 0), _BLUR).reshape(-1, 4)[self.cells].T
+        return own + blurred[:3] / (blurred[3] + _DOUBT), *self._evidence(frame, own + moved, trust, expected, across, down)
 
     def _follow(self, frame: int, across: np.ndarray, down: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(3, cells) how skin lies otherwise than the map says, head frame, and (cells,) how far that is believed."""
         flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         flow.setFinestScale(0)
         flow.setPatchStride(6)                          # of patches of 8 pixels: half the work of the preset's 4, and as good here
@@ -104,7 +110,7 @@ class SkinMotion:
         step = _small(moved).reshape(-1, 2)[self.cells].T * np.float32(GRID / PICTURE)
         step = np.clip(step, -_FARTHEST, _FARTHEST)
         view = self.views[frame]                                            # its rows are of one length, at right angles
-        return self.offsets[frame] + (view.T / np.square(view[0]).sum()) @ (step[0] * across[:2] + step[1] * down[:2]), trust
+        return (view.T / np.square(view[0]).sum()) @ (step[0] * across[:2] + step[1] * down[:2]), trust
 
     def _evidence(self, frame: int, offsets: np.ndarray, trust: np.ndarray, expected: np.ndarray, across: np.ndarray,
                   down: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
