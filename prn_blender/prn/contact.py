@@ -52,6 +52,28 @@ def close_lips(neutral: np.ndarray, topology: Topology) -> np.ndarray:
     return neutral
 
 
+def part_lips(weights: np.ndarray, neutral: np.ndarray, shapes: np.ndarray, topology: Topology) -> np.ndarray:
+    """ARKit weights (N, 52), changed as little as keeps the lips from passing through each other by what the shapes do together.
+
+    neutral (256, 256, 3), shapes (52, G, G, 3): head frame, metres. Where they only touch, nothing changes.
+    """
+    weights = weights.astype(np.float64)
+    for opening in _openings(topology):
+        if np.flatnonzero(opening.any(1)).mean() < topology.landmarks[30, 1]:
+            continue
+        maps = [neutral, *(cv2.resize(shape, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC) for shape in shapes)]
+        gaps = np.array([[(lower - upper)[1] for _, upper, lower in _rims(one, opening)] for one in maps])
+        # The corners, in which lips hardly part, left out: the mean over each third of the rest.
+        inner = gaps[:, gaps.shape[1] // 4:-(gaps.shape[1] // 4)]
+        thirds = np.stack([part.mean(1) for part in np.array_split(inner, 3, axis=1)])
+        for _ in range(_ROUNDS):
+            for at_rest, *each in thirds:
+                each = np.array(each)
+                crossed = np.minimum(max(at_rest, 0.0) + weights @ each, 0)
+                weights = np.clip(weights - crossed[:, None] * each / (each @ each), 0, 1)
+    return weights
+
+
 def lid_gaps(head_map: np.ndarray, topology: Topology) -> np.ndarray:
     """(2,) metres between the lids, the mean over the middle half of each eye: the viewer's left eye, then the right."""
     gaps = []

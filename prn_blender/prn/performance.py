@@ -20,7 +20,7 @@ import numpy as np
 
 from .arkit import ARKIT_NAMES
 from .capture import INTEROCULAR
-from .contact import close_lids, close_lips
+from .contact import close_lids, close_lips, part_lips
 from .engine import Engine, open_engine
 from .errors import CaptureCancelled, CaptureError, NoFaceError
 from .face_fit import GRID, MOTIONS, ShapeSpace, in_head, load_shape_space, reading, similarity
@@ -459,6 +459,7 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     known = space.small_mean + space.offsets(np.concatenate([identity, np.zeros(52)]))
     residual = reading(neutral) / np.float32(metric) - known.reshape(GRID, GRID, 3)
     shapes = close_lids(neutral, (shapes * metric).astype(np.float32), topology)
+    weights = part_lips(weights, neutral, shapes, topology)
     return Performance(
         name=name, fps=fps, start=grid.start, image_size=image_size, seen=grid.seen, rotation=rotation,
         translation=translation, scale=scale / metric, weights=weights.astype(np.float32),
