@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from .arkit import ARKIT_NAMES
+from .blinks import completed
 from .capture import INTEROCULAR
 from .contact import close_lids, close_lips, part_lips
 from .engine import Engine, open_engine
@@ -459,7 +460,7 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     known = space.small_mean + space.offsets(np.concatenate([identity, np.zeros(52)]))
     residual = reading(neutral) / np.float32(metric) - known.reshape(GRID, GRID, 3)
     shapes = close_lids(neutral, (shapes * metric).astype(np.float32), topology)
-    weights = part_lips(weights, neutral, shapes, topology)
+    weights = part_lips(completed(weights, fps), neutral, shapes, topology)
     return Performance(
         name=name, fps=fps, start=grid.start, image_size=image_size, seen=grid.seen, rotation=rotation,
         translation=translation, scale=scale / metric, weights=weights.astype(np.float32),
@@ -662,9 +663,9 @@ def _skull(space: ShapeSpace, topology: Topology) -> np.ndarray:
 
 def _living(topology: Topology) -> np.ndarray:
     """(64, 64, 1) how far what a part does beyond the shapes is believed: ears and scalp only seem to move, under hair and
-    in perspective."""
+    in perspective, and lids would be kept from closing by maps that do not close them."""
     share = np.ones((SIZE, SIZE), np.float32)
-    for region in ("ears", "forehead"):
+    for region in ("ears", "forehead", "eye_left", "eye_right"):
         share[topology.regions[region]] = 0.2
     share[topology.regions["neck"]] = 0.5
     return cv2.GaussianBlur(cv2.resize(share, (GRID, GRID), interpolation=cv2.INTER_AREA), (0, 0), 2.0)[..., None]
