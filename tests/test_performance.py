@@ -7,7 +7,7 @@ from clips import portrait, wall
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.crop import Crop
 from prn_blender.prn.errors import CaptureError, NoFaceError
-from prn_blender.prn.performance import Smoothing, TrackNotes, capture_performance
+from prn_blender.prn.performance import Smoothing, TrackNotes, _spikes, capture_performance
 from prn_blender.prn.track import TrackedFace, TrackedFrame
 from takes import BLINK, FPS, JAW, LEFT_LID, SMILE, make_take, solve_take, talking, unsmoothed
 
@@ -134,3 +134,15 @@ def test_the_picture_from_the_front_is_of_a_face_that_rests():
         face = TrackedFace(0, Crop(100, 100, 80), np.zeros((4, 4, 3), np.float32), expression, -2.0)
         notes.judge(TrackedFrame(index, index / 30, image, [face], False), face, 0.001, 5.0, np.eye(3), np.zeros(3))
     assert notes.key_frames()["front"].frame < 20
+
+
+def test_single_frames_that_jump_are_told_from_motion():
+    weights = np.full((30, 52), 0.1)
+    weights[:, JAW] = [*np.linspace(0.1, 0.8, 8), *[0.8] * 14, *np.linspace(0.8, 0.1, 8)]
+    weights[4:7, LEFT_LID] = 0.3, 0.9, 0.4
+    assert not len(_spikes(weights))
+    weights[[12, 14], JAW] = 0.95
+    weights[18, SMILE] = 0.0
+    np.testing.assert_array_equal(_spikes(weights), [12, 14, 18])
+    weights[10:13, SMILE] = 0.4  # three frames are a twitch
+    np.testing.assert_array_equal(_spikes(weights), [12, 14, 18])

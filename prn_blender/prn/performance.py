@@ -52,6 +52,7 @@ _WRONG = 0.0025             # metres, RMS: a map that no head explains better is
 _RIGID_MOVE = 0.0012        # metres that the ARKit shapes may move a point of the skull
 _REST = 0.3                 # the most that a resting face's own weights may be, and still be called rest
 _AROUND, _AT_REST = 0.4, 5   # seconds about the calmest frame, of which so many are the skin at rest
+_SPIKE = 0.06               # of a weight: a mouth that opens and shuts goes on for longer than a frame
 _UNSEEN = np.array([name.startswith("eyeLook") or name == "tongueOut" for name in ARKIT_NAMES])
 EYE_SHAPES = np.array([name.startswith("eye") for name in ARKIT_NAMES])
 
@@ -582,8 +583,29 @@ def _with_skin(recorder: Recorder, good: np.ndarray, grid: TimeGrid, identity: n
             moved[frame], normal[frame], right[frame] = skin.read(good[frame], expected[frame])
 
     _in_blocks(tell, np.arange(count), (lambda done: followed(done, count)) if followed else None)
-    even = grid.resample(normal)
-    return moved, read.weights(even, grid.resample(right) + even @ at_rest, _SPREAD_BESIDE_SKIN)
+    def told() -> np.ndarray:
+        even = grid.resample(normal)
+        return read.weights(even, grid.resample(right) + even @ at_rest, _SPREAD_BESIDE_SKIN)
+
+    weights = told()
+    spikes = _spikes(weights[places])
+    if not len(spikes):
+        return moved, weights
+    # In these the flow has lost the skin: what lies between the frames before and after is nearer to it.
+    for values in (moved, normal, right):
+        values[spikes] = (values[spikes - 1].astype(np.float32) + values[spikes + 1].astype(np.float32)) / 2
+    return moved, told()
+
+
+def _spikes(weights: np.ndarray) -> np.ndarray:
+    """Numbers of frames in which a weight (N, 52) jumps away from both its neighbours, which are like each other; lids may do that."""
+    mouth = np.pad(weights[:, ~EYE_SHAPES], ((2, 2), (0, 0)), mode="edge")
+    five = np.stack([mouth[step:step + len(weights)] for step in range(5)])
+    before, shown, after = five[1:4]
+    # Of three frames that jump to and fro the middle one is right.
+    away = np.minimum(np.abs(shown - (before + after) / 2), np.abs(shown - np.median(five, axis=0)))
+    jumps = ((away > _SPIKE) & (away > 2 * np.abs(after - before))).any(1)
+    return 1 + np.flatnonzero(jumps[1:-1])
 
 
 def _bounded_weights(normal: np.ndarray, right: np.ndarray, prior: np.ndarray, precision: np.ndarray,
