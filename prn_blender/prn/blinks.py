@@ -11,7 +11,7 @@ import numpy as np
 from .arkit import ARKIT_NAMES
 
 LIDS = [ARKIT_NAMES.index(name) for name in ("eyeBlinkLeft", "eyeBlinkRight")]
-# Seconds in which a blink closes and opens an eye, at the most (half of the motion takes 0.1 and 0.2), and how far the weight of one
+# Seconds in which a blink closes and opens an eye, at the most, and how far the weight of one
 # of the lids has to rise and fall meanwhile. What stays up longer is a squint, or eyes that are kept shut.
 _CLOSES, _OPENS, _RISE = 0.25, 0.35, 0.25
 _OTHER = 0.12  # how far the other lid has to move to be part of the blink, and no wink

@@ -25,10 +25,8 @@ def close_lids(neutral: np.ndarray, shapes: np.ndarray, topology: Topology) -> n
     neutral (256, 256, 3); both in the head frame, metres. A copy; the other shapes stay.
     """
     shapes = shapes.copy()
-    for opening in _openings(topology):
+    for opening in _eyes_and_mouth(topology)[0]:
         columns = np.flatnonzero(opening.any(0))
-        if np.flatnonzero(opening.any(1)).mean() > topology.landmarks[30, 1]:
-            continue  # below the nose's tip: the mouth
         # The viewer's left eye is the person's right one.
         number = ARKIT_NAMES.index("eyeBlinkRight" if columns.mean() < SIZE / 2 else "eyeBlinkLeft")
         for _ in range(_ROUNDS):
@@ -39,16 +37,14 @@ def close_lids(neutral: np.ndarray, shapes: np.ndarray, topology: Topology) -> n
 
 def close_lips(neutral: np.ndarray, topology: Topology) -> np.ndarray:
     """The neutral (256, 256, 3) with its lips together, if they nearly are; otherwise as it is."""
-    for opening in _openings(topology):
-        if np.flatnonzero(opening.any(1)).mean() < topology.landmarks[30, 1]:
-            continue
-        gaps = np.array([lower - upper for _, upper, lower in _rims(neutral, opening)])[:, 1]
-        if np.median(gaps[len(gaps) // 4:-len(gaps) // 4]) > CLOSED_LIPS:
-            return neutral
-        for _ in range(_ROUNDS):
-            # In steps of the coarse map, so that the neutral stays as smooth as all that moves it.
-            correction = _small(_sealing(neutral, opening, 0.5), 64)
-            neutral = neutral + cv2.resize(correction, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+    _, mouth = _eyes_and_mouth(topology)
+    gaps = np.array([lower - upper for _, upper, lower in _rims(neutral, mouth)])[:, 1]
+    if np.median(gaps[len(gaps) // 4:-len(gaps) // 4]) > CLOSED_LIPS:
+        return neutral
+    for _ in range(_ROUNDS):
+        # In steps of the coarse map, so that the neutral stays as smooth as all that moves it.
+        correction = _small(_sealing(neutral, mouth, 0.5), 64)
+        neutral = neutral + cv2.resize(correction, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
     return neutral
 
 
@@ -57,36 +53,26 @@ def part_lips(weights: np.ndarray, neutral: np.ndarray, shapes: np.ndarray, topo
 
     neutral (256, 256, 3), shapes (52, G, G, 3): head frame, metres. Where they only touch, nothing changes.
     """
+    _, mouth = _eyes_and_mouth(topology)
+    maps = [neutral, *(cv2.resize(shape, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC) for shape in shapes)]
+    gaps = np.array([[(lower - upper)[1] for _, upper, lower in _rims(one, mouth)] for one in maps])
+    # The corners, in which lips hardly part, left out: the mean over each third of the rest.
+    inner = gaps[:, gaps.shape[1] // 4:-(gaps.shape[1] // 4)]
+    thirds = np.stack([part.mean(1) for part in np.array_split(inner, 3, axis=1)])
     weights = weights.astype(np.float64)
-    for opening in _openings(topology):
-        if np.flatnonzero(opening.any(1)).mean() < topology.landmarks[30, 1]:
-            continue
-        maps = [neutral, *(cv2.resize(shape, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC) for shape in shapes)]
-        gaps = np.array([[(lower - upper)[1] for _, upper, lower in _rims(one, opening)] for one in maps])
-        # The corners, in which lips hardly part, left out: the mean over each third of the rest.
-        inner = gaps[:, gaps.shape[1] // 4:-(gaps.shape[1] // 4)]
-        thirds = np.stack([part.mean(1) for part in np.array_split(inner, 3, axis=1)])
-        for _ in range(_ROUNDS):
-            for at_rest, *each in thirds:
-                each = np.array(each)
-                crossed = np.minimum(max(at_rest, 0.0) + weights @ each, 0)
-                weights = np.clip(weights - crossed[:, None] * each / (each @ each), 0, 1)
+    for _ in range(_ROUNDS):
+        for at_rest, *each in thirds:
+            each = np.array(each)
+            crossed = np.minimum(max(at_rest, 0.0) + weights @ each, 0)
+            weights = np.clip(weights - crossed[:, None] * each / (each @ each), 0, 1)
     return weights
 
 
-def lid_gaps(head_map: np.ndarray, topology: Topology) -> np.ndarray:
-    """(2,) metres between the lids, the mean over the middle half of each eye: the viewer's left eye, then the right."""
-    gaps = []
-    for opening in _openings(topology):
-        if np.flatnonzero(opening.any(1)).mean() < topology.landmarks[30, 1]:
-            rims = [np.linalg.norm(lower - upper) for _, upper, lower in _rims(head_map, opening)]
-            gaps.append((np.flatnonzero(opening.any(0)).mean(), float(np.mean(rims[len(rims) // 4:-len(rims) // 4]))))
-    return np.array([gap for _, gap in sorted(gaps)])
-
-
-def _openings(topology: Topology) -> list[np.ndarray]:
+def _eyes_and_mouth(topology: Topology) -> tuple[list[np.ndarray], np.ndarray]:
+    """The openings' texels, (256, 256) bool each: of the eyes, and of the mouth, which lies below them."""
     count, labels = cv2.connectedComponents(opening_texels(topology).astype(np.uint8), connectivity=4)
-    return [labels == label for label in range(1, count)]
+    *eyes, mouth = sorted((labels == label for label in range(1, count)), key=lambda opening: np.flatnonzero(opening.any(1)).mean())
+    return eyes, mouth
 
 
 def _rims(head_map: np.ndarray, opening: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:

@@ -7,6 +7,7 @@ Touches no files but the models inside that package.
 
 from __future__ import annotations
 
+import inspect
 import sys
 import threading
 import warnings
@@ -104,7 +105,7 @@ def confirm_face(picture: np.ndarray) -> float:
     """
     with _lock:
         if "last" not in _cascades:
-            _cascades["last"] = cv2.dnn.readNetFromONNX(str(Path(sys.modules[_mtcnn_class().__module__].__file__).with_name("onet.onnx")))
+            _cascades["last"] = cv2.dnn.readNetFromONNX(str(Path(inspect.getfile(_mtcnn_class())).with_name("onet.onnx")))
         # As the package hands pictures on: grey levels about 0, columns before rows.
         _cascades["last"].setInput(np.ascontiguousarray((picture.swapaxes(0, 1)[None] * 255 - 127.5) * 0.0078125, np.float32))
         return float(_cascades["last"].forward("softmax_2")[0, 1])

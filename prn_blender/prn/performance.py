@@ -404,18 +404,17 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     prior = grid.resample(np.array(recorder.expressions, np.float32)[good])
     scale, rotation, translation = recorder.resampled_poses(grid, good)
 
-    identity, read = _identity_and_reading(space, offsets, prior, fps)
-    weights = read.weights()
+    identity, read, weights = _identity_and_reading(space, offsets, prior, fps)
+    known = space.small_mean + space.offsets(np.concatenate([identity, np.zeros(52)]))
     calm = _calmest(weights, recorder, grid, neutral_frame)
     if not recorder.quick:
-        moved, weights = _with_skin(recorder, good, grid, identity, read, weights, calm, followed)
+        moved, weights = _with_skin(recorder, good, grid, known, read, weights, calm, followed)
         offsets = grid.resample(moved)
         calm = _calmest(weights, recorder, grid, neutral_frame)
-    person = space.small_mean + space.offsets(np.concatenate([identity, np.zeros(52)]))
     expressions = space.basis[space.identities:].reshape(52, CELLS, 3)
 
-    rest = _residual_at_rest(space, offsets, person, expressions, weights, calm)
-    person = person + rest.reshape(-1, 3)
+    rest = _residual_at_rest(space, offsets, known, expressions, weights, calm)
+    person = known + rest.reshape(-1, 3)
 
     # On the face's cells alone, in single precision, axis by axis: all that follows is matrix products over some frames.
     mean, steady, moves = (np.ascontiguousarray(values.reshape(-1, CELLS, 3)[:, space.cells].swapaxes(1, 2), np.float32)
@@ -458,7 +457,6 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     landmarks = topology.landmarks_of(neutral)
     metric = interocular / float(np.linalg.norm(landmarks[36:42].mean(0) - landmarks[42:48].mean(0)))
     neutral = close_lips(neutral * np.float32(metric), topology)
-    known = space.small_mean + space.offsets(np.concatenate([identity, np.zeros(52)]))
     residual = reading(neutral) / np.float32(metric) - known.reshape(GRID, GRID, 3)
     shapes = close_lids(neutral, (shapes * metric).astype(np.float32), topology)
     weights = part_lips(completed(weights, fps), neutral, shapes, topology)
@@ -496,12 +494,10 @@ class TimeGrid:
         before, after = (self.before, self.after) if rows is None else (rows[self.before], rows[self.after])
         if not self.share.any() and (np.diff(before) == 1).all():
             return values[before[0]:before[-1] + 1]
-        if values.dtype == np.float64:
-            share = self.share.reshape(-1, *[1] * (values.ndim - 1))
-            return (1 - share) * values[before] + share * values[after]
-        result = np.empty((len(before), *values.shape[1:]), values.dtype)  # the large ones: a frame at a time
-        for i, share in enumerate(self.share.astype(np.float32)):
-            result[i] = (1 - share) * values[before[i]].astype(np.float32) + share * values[after[i]].astype(np.float32)
+        result = np.empty((len(before), *values.shape[1:]), values.dtype)
+        exact = np.result_type(values.dtype, np.float32)
+        for i, share in enumerate(self.share.astype(exact)):  # a frame at a time: some are large
+            result[i] = (1 - share) * values[before[i]].astype(exact) + share * values[after[i]].astype(exact)
         return result
 
     def gaps(self) -> list[tuple[int, int]]:
@@ -539,8 +535,9 @@ class _Reading:
         return _bounded_weights(self.normal.astype(np.float32) + normal, self.right + right, self.prior, precision, _STEADY * self.fps / 30)
 
 
-def _identity_and_reading(space: ShapeSpace, offsets: np.ndarray, prior: np.ndarray, fps: float) -> tuple[np.ndarray, _Reading]:
-    """(120,) one identity for all frames, and what their maps (N, 3, cells) and the network's weights, `prior`, say beside it."""
+def _identity_and_reading(space: ShapeSpace, offsets: np.ndarray, prior: np.ndarray, fps: float) -> tuple[np.ndarray, _Reading, np.ndarray]:
+    """(120,) one identity for all frames, what their maps (N, 3, cells) and the network's weights, `prior`, say beside it, and the
+    weights (N, 52) that follow."""
     n, count = MOTIONS + space.identities, len(offsets)
     normal = space.normal
     place = np.searchsorted(space.cells, space.solved)
@@ -560,16 +557,16 @@ def _identity_and_reading(space: ShapeSpace, offsets: np.ndarray, prior: np.ndar
         identity = identity_inverse @ (worth * explained)
         read = _Reading(reduced[how, how], right[:, how] - identity @ reduced[who, how], prior, fps)
         weights = read.weights()
-    return identity, read
+    return identity, read, weights
 
 
-def _with_skin(recorder: Recorder, good: np.ndarray, grid: TimeGrid, identity: np.ndarray, read: _Reading, weights: np.ndarray,
+def _with_skin(recorder: Recorder, good: np.ndarray, grid: TimeGrid, person: np.ndarray, read: _Reading, weights: np.ndarray,
                calm: int, followed: Callable[[int, int], None] | None) -> tuple[np.ndarray, np.ndarray]:
     """(M, 3, cells) float16 the good frames' offsets where the skin has been followed, and the weights (N, 52) that it tells."""
     near = np.flatnonzero(np.abs(np.arange(len(weights)) - calm) <= _AROUND * grid.fps)
     alike = near[np.argsort(np.abs(weights[near] - weights[calm]).sum(1))[:_AT_REST]]
     scale, rotation = (np.array([pose[part] for pose in recorder.poses]) for part in (0, 1))
-    skin = SkinMotion(recorder.space, recorder.pictures(), recorder.offsets(), scale, rotation, good[grid.before[alike]], identity)
+    skin = SkinMotion(recorder.space, recorder.pictures(), recorder.offsets(), scale, rotation, good[grid.before[alike]], person)
     count = len(good)
     moved = np.memmap(tempfile.TemporaryFile(prefix="prn-take-"), np.float16, "w+", shape=(count, *skin.offsets.shape[1:]))
     normal, right = np.empty((count, 52, 52), np.float32), np.empty((count, 52), np.float32)
@@ -583,6 +580,7 @@ def _with_skin(recorder: Recorder, good: np.ndarray, grid: TimeGrid, identity: n
             moved[frame], normal[frame], right[frame] = skin.read(good[frame], expected[frame])
 
     _in_blocks(tell, np.arange(count), (lambda done: followed(done, count)) if followed else None)
+
     def told() -> np.ndarray:
         even = grid.resample(normal)
         return read.weights(even, grid.resample(right) + even @ at_rest, _SPREAD_BESIDE_SKIN)

@@ -29,8 +29,6 @@ _SOLVED = 1200              # cells that are solved with
 _LOOSE = 100.0              # what a frame by itself is held by to what is expected of it: a tenth, as 1 / spread^2
 _BLUR, _DOUBT = 2.0, 0.1    # cells over which the surface follows the skin, and the belief that is shared with the map
 _OUTLIER = 0.5              # cells: skin that moves this much otherwise than all shapes together is half believed
-
-
 _ROW, _COLUMN = np.mgrid[:PICTURE, :PICTURE].astype(np.float32)
 
 
@@ -48,16 +46,17 @@ class SkinMotion:
     """The skin's motion in a take's frames against the frames at rest.
 
     space: the shape space. pictures (N, 128, 128) uint8; offsets (N, 3, cells) the maps from the mean head, head frame, metres;
-    scale (N,) and rotation (N, 3, 3) of their heads, to pixels. rest: numbers of a few frames at rest. identity (120,).
+    scale (N,) and rotation (N, 3, 3) of their heads, to pixels. rest: numbers of a few frames at rest. person (4096, 3): the face without
+    expression on the fit's grid, head frame, metres.
     """
 
     def __init__(self, space: ShapeSpace, pictures: np.ndarray, offsets: np.ndarray, scale: np.ndarray, rotation: np.ndarray,
-                 rest: np.ndarray, identity: np.ndarray) -> None:
+                 rest: np.ndarray, person: np.ndarray) -> None:
         self.pictures, self.offsets, self.cells = pictures, offsets, space.cells
         self.views = (scale[:, None, None] * rotation[:, :2]).astype(np.float32)        # (N, 2, 3) head to pixels
         self.mean = space.small_mean[space.cells].T.astype(np.float32)
-        self.at_rest = np.stack([offsets[i] for i in rest]).astype(np.float32).mean(0)
-        self.reference = np.clip(np.stack([pictures[i] for i in rest]).mean(0) + 0.5, 0, 255).astype(np.uint8)
+        self.at_rest = offsets[rest].astype(np.float32).mean(0)
+        self.reference = np.clip(pictures[rest].mean(0) + 0.5, 0, 255).astype(np.uint8)
         inside = np.zeros(GRID * GRID, np.uint8)
         inside[space.cells] = 1
         # A cell's slopes need its neighbours.
@@ -74,10 +73,9 @@ class SkinMotion:
         self.factor = np.stack([along, xy / along, np.sqrt(np.maximum(y - xy * xy / (x + 1e-9), 0))])
         self.told = x + y
         places = space.cells[self.solved]
-        person = (space.small_mean + space.offsets(np.r_[identity, np.zeros(len(space.basis) - len(identity))]))[places]
         shapes = space.basis[space.identities:].reshape(-1, GRID * GRID, 3)[:, places]
         self.shapes = len(shapes)
-        self.basis = np.concatenate([shapes, small_motions(person).reshape(-1, _SOLVED, 3)]).swapaxes(1, 2).copy()   # (59, 3, P)
+        self.basis = np.concatenate([shapes, small_motions(person[places]).reshape(-1, _SOLVED, 3)]).swapaxes(1, 2).copy()   # (59, 3, P)
 
     def read(self, frame: int, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Where skin is in a frame, as offsets from the mean head (3, cells), smoothly; and what it says of the ARKit weights' change

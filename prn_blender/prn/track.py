@@ -19,7 +19,7 @@ import numpy as np
 
 from .ahead import ahead
 from .crop import Crop, crop_from_face_box, crop_from_landmarks
-from .detector import FACE_ABOVE, FACE_SQUARE, FaceBox, confirm_face, detect_faces
+from .detector import FACE_ABOVE, FACE_SQUARE, confirm_face, detect_faces
 from .engine import Engine, open_engine
 from .errors import CaptureCancelled
 from .face_fit import similarity
@@ -370,13 +370,12 @@ def is_face(image: np.ndarray, crop: Crop) -> bool:
     # Not all of them lie as usual: another look, all round.
     wide = Crop(crop.center_x, crop.center_y, 2 * crop.side)
     window = cv2.convertScaleAbs(wide.cut(image, _WINDOW), alpha=255)
-
-    def fits(box: FaceBox) -> bool:
+    for box in detect_faces(window, large=True):
         found = crop_from_face_box(box)
         place = np.hypot(found.center_x - _WINDOW / 2, found.center_y - _WINDOW / 2) / (_WINDOW / 2)
-        return place < 0.35 and 0.6 < found.side / (_WINDOW / 2) < 1.6
-
-    return any(fits(box) for box in detect_faces(window, large=True))
+        if place < 0.35 and 0.6 < found.side / (_WINDOW / 2) < 1.6:
+            return True
+    return False
 
 
 def _apart(one: Crop, other: Crop, share: float = 0.5) -> bool:
