@@ -27,7 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 pytest.importorskip("moderngl", reason="the trainer's environment has it, the tests' has not")
 
 from training.carried import carry_back, learned, tensors_of  # noqa: E402
-from training.train import Learner, Teacher, learning_rate, save  # noqa: E402
+from training import taught  # noqa: E402
+from training.train import Learner, learning_rate, save  # noqa: E402
 
 
 def test_the_rate_warms_up_stays_and_falls_to_nothing():
@@ -59,10 +60,39 @@ def test_weights_come_back_from_another_machine_in_small_files(tmp_path):
         expected = {key: value.half().numpy() for key, value in one.ema.state_dict().items() if value.dtype.is_floating_point}
         assert tensors.keys() == expected.keys() and all(np.array_equal(tensors[key], expected[key]) for key in expected)
         assert learned(tmp_path / "out", name) == (640, 12.5)
-    teacher = Teacher(tmp_path / "out", mean_in_crop(load_topology()), torch.device("cpu"))
-    assert np.array_equal(teacher.network.mixture.weight.detach().numpy(), tensors_of(tmp_path / "out", "wide")["mixture.weight"])
+
+
+class OneAfterTheOther:
+    """Photographs enough for a teacher."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.asked = count, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def upright(self, index: int, size: int) -> tuple[np.ndarray, None]:
+        self.asked += 1
+        return np.random.default_rng(index).integers(0, 256, (size, size, 3), dtype=np.uint8), None
+
+
+def test_a_teacher_is_asked_once(tmp_path):
+    mean, device, photographs = mean_in_crop(load_topology()), torch.device("cpu"), OneAfterTheOther(3)
+    wide = learner("wide")
+    torch.nn.init.normal_(wide.ema.mixture.weight, std=0.1)         # or the answer would be the mean face
+    wide.ema.eval()
+    for name in ("first", "second"):
+        save(tmp_path / "checkpoint.pt", {"learners": {"wide": wide.state()}, "samples": 1, "seconds": 1.0})
+        carry_back(tmp_path, tmp_path / name)
+        torch.nn.init.normal_(wide.ema.mixture.weight, std=0.1)
+    offsets, scores = taught.answers(tmp_path / "first", tmp_path, photographs, mean, device)
+    assert offsets.shape == (3, 3, 64, 64) and scores.shape == (3, 52) and photographs.asked == 3
+    again = taught.answers(tmp_path / "first", tmp_path, photographs, mean, device)
+    assert photographs.asked == 3 and np.array_equal(again[0], offsets) and np.array_equal(again[1], scores)
+    other, _ = taught.answers(tmp_path / "second", tmp_path, photographs, mean, device)
+    assert photographs.asked == 6 and not np.allclose(other, offsets, atol=1e-3)
     with pytest.raises(SystemExit, match="does not hold the weights of a wide network"):
-        Teacher(tmp_path, mean_in_crop(load_topology()), torch.device("cpu"))
+        taught.answers(tmp_path, tmp_path, photographs, mean, device)
 
 
 def test_a_checkpoint_is_replaced_whole(tmp_path, monkeypatch):

@@ -9,8 +9,10 @@ import torch
 
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.image_io import load_image
+from training import shut_eyes
 from training.augment import Dice, compressed, crop_transforms, degraded, occluded, placed, warped
 from training.people import random_expression, random_identity
+from training.photographs import PIXELS, PhotographBatches, upright_transforms
 from training.subdivision import catmull_clark, smooth_texels
 from training.uv_layout import boundary_loops, flatten, triangles_of
 
@@ -86,6 +88,69 @@ def test_compression_is_what_jpeg_does(quality):
     found = compressed(original, torch.tensor([float(quality)]))[0].permute(1, 2, 0).numpy() * 255
     rounding = 0.8                                          # libjpeg's planes are whole numbers
     assert np.abs(found - expected).mean() < 0.2 * np.abs(expected - astronaut).mean() + rounding
+
+
+def eyes_open_by(left: float, right: float, scores: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """A face's points (1, 478, 3) with eyes ten wide and open by these shares of it, and MediaPipe's scores for them."""
+    points, expression = np.zeros((1, 478, 3), np.float32), np.zeros((1, 52), np.float32)
+    for corners, upper, lower, gap, side in zip(shut_eyes.CORNERS, shut_eyes.UPPER, shut_eyes.LOWER, (left, right), (40, 0)):
+        points[0, corners, 0] = side, side + 10
+        for lids, sign in ((upper, -1), (lower, 1)):
+            points[0, lids, 0] = side + np.arange(1, 8)
+            points[0, lids, 1] = sign * gap * 5
+    expression[0, shut_eyes.BLINKS] = scores
+    return points, expression
+
+
+@pytest.mark.parametrize("gap, score, share", [(0.06, 0.5, 1), (0.12, 0.6, 1), (0.2, 0.75, 1),     # shut
+                                               (0.12, 0.4, 0), (0.3, 0.5, 0), (0.2, 0.6, 0), (0.06, 0.2, 0),      # squints, looks down, noise
+                                               (0.1, 0.5, 0.5)])
+def test_points_and_score_together_tell_a_shut_eye(gap, score, share):
+    points, scores = eyes_open_by(gap, 0.3, (score, 0.05))
+    found = shut_eyes.shut(points, scores)
+    assert found[0] == pytest.approx([share, 0], abs=1e-3)
+
+
+def test_a_shut_eye_is_closed_and_the_other_stays():
+    points, scores = eyes_open_by(0.06, 0.3, (0.5, 0.1))
+    after, mended = shut_eyes.mended(points, scores, shut_eyes.shut(points, scores))
+    assert shut_eyes.gaps(after)[0] == pytest.approx([0, 0.3], abs=1e-4)
+    assert mended[0, shut_eyes.BLINKS] == pytest.approx([1, 0.1])
+    assert shut_eyes.gaps(points)[0] == pytest.approx([0.06, 0.3], abs=1e-4)        # what was given stays
+
+
+def test_a_teachers_answer_moves_with_the_crop():
+    """A teacher that knows where each point is says the same as the points do, in crops turned, scaled, shifted and mirrored."""
+    rng, count = np.random.default_rng(0), 6
+    mirror = np.r_[np.arange(239, 478), np.arange(239)]             # of each point its partner
+    points = (rng.normal(0, 30, (count, 478, 3)) + [PIXELS / 2, PIXELS / 2, 0]).astype(np.float32)
+    own = upright_transforms(points, 1)
+    known = np.einsum("nab,nkb->nka", own[:, :, :2], points[..., :2]) + own[:, None, :, 2]
+    depth = points[..., 2] * own[:, 0, 0, None]
+    # The map's first rows hold the points, in mirrored order from right to left.
+    offsets = np.zeros((count, 3, 64, 64), np.float32)
+    row, column = np.arange(239) // 32, np.arange(239) % 32
+    for half, where in ((slice(0, 239), column), (slice(239, 478), 63 - column)):
+        offsets[:, :2, row, where] = known[:, half].transpose(0, 2, 1)
+        offsets[:, 2, row, where] = depth[:, half]
+
+    class Made:
+        pixels, chosen = np.zeros((count, PIXELS, PIXELS, 3), np.uint8), np.arange(count)
+        trust, frontal, expressive = np.ones((count, 478), np.float32), np.ones(count, np.float32), np.arange(2)
+        expression = expression_weight = np.zeros((count, 52), np.float32)
+        usable, shut = np.arange(478), np.float32([[1, 0]] * count)
+
+        def __len__(self) -> int:
+            return count
+
+    made = Made()
+    made.points, made.mirror = points, mirror
+    batch = PhotographBatches(made, torch.device("cpu"), (offsets, np.zeros((count, 52), np.float16))).batch(Dice(5), 12, 192)
+    said = batch["taught_crop"][:, :, :2] @ batch["taught_offsets"][:, :2].flatten(2) + batch["taught_crop"][:, :, 2:]
+    said = torch.cat([said, batch["taught_offsets"][:, 2:].flatten(2) * batch["taught_depth"][:, None, None]], 1).unflatten(2, (64, 64))
+    for half, where in ((slice(0, 239), column), (slice(239, 478), 63 - column)):
+        assert torch.allclose(said[:, :, row, where].transpose(1, 2), batch["points"][:, half, :3], atol=1e-4)
+    assert set(map(tuple, batch["shut"].tolist())) == {(1.0, 0.0), (0.0, 1.0)}      # mirrored, and not
 
 
 def test_subdivision_keeps_what_is_flat():

@@ -1,6 +1,6 @@
 """Photographs with sparse labels: MediaPipe points and blendshape scores, one by one and as batches of augmented crops.
 
-Reads a folder in the format of docs/training.md (`photographs-*.zip`, `points.npz`, `blendshapes.npz`); decodes it once
+Where an eye is shut the labels to train on are mended (`training.shut_eyes`); those kept out of training stay as they came. Reads a folder in the format of docs/training.md (`photographs-*.zip`, `points.npz`, `blendshapes.npz`); decodes it once
 into `<cache>/photographs.npy`. Crop frame and units as in `prn_blender.prn.crop`.
 """
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from prn_blender.prn.arkit import ARKIT_NAMES, MIRRORED
 from prn_blender.prn.crop import SIDE_PER_LANDMARK_BOX
 from training.augment import Dice, crop_transforms, degraded, occluded, placed, warped
+from training.shut_eyes import BLINKS, mended, shut
 
 PIXELS = 224
 # MediaPipe's points that sit where the 68 iBUG points do (the jaw: the nearest points of MediaPipe's face outline).
@@ -30,6 +31,14 @@ FRONTAL = 20.0                  # degrees: up to here the jaw that one sees is t
 _SWAPPED = np.array(MIRRORED)
 
 
+def upright_transforms(points: np.ndarray, size: int) -> np.ndarray:
+    """(N, 2, 3) from the pixels of photographs with these points (N, 478, 3) to those of their own crops."""
+    box = points[:, IBUG_FROM_MEDIAPIPE, :2]
+    low, high = box.min(1), box.max(1)
+    scale = size / (SIDE_PER_LANDMARK_BOX * np.sqrt(np.prod(high - low, axis=1)))[:, None]
+    return np.concatenate([np.eye(2) * scale[..., None], ((size - 1) / 2 - scale * (low + high) / 2)[..., None]], 2)
+
+
 class Photographs:
     """Training or validation photographs of a folder, decoded to memory-mapped pixels."""
 
@@ -42,6 +51,9 @@ class Photographs:
         self.usable = np.flatnonzero(usable)
         self.mirror = mirror
         self.expression, self._scored = self._scores(folder, len(labels["names"]))
+        if not validation:
+            self.shut = shut(self.points, self.expression) * self._scored[:, BLINKS]       # (N, 2) how surely an eye is
+            self.points, self.expression = mended(self.points, self.expression, self.shut)
         self.groups = {name: labels[name][self.chosen] for name in ("age", "gender", "race")}
 
     @staticmethod
@@ -131,10 +143,8 @@ class Photographs:
     def upright(self, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         """A photograph's own crop, unchanged: image (size, size, 3) uint8 and points (K, 4) in crop units with their trust."""
         points = self.points[index]
-        box = points[IBUG_FROM_MEDIAPIPE, :2]
-        low, high = box.min(0), box.max(0)
-        scale = size / (SIDE_PER_LANDMARK_BOX * np.sqrt(np.prod(high - low)))
-        transform = np.concatenate([np.eye(2) * scale, ((size - 1) / 2 - scale * (low + high) / 2)[:, None]], 1)
+        transform = upright_transforms(points[None], size)[0]
+        scale = transform[0, 0]
         image = cv2.warpAffine(self.pixels[self.chosen[index]], transform, (size, size), flags=cv2.INTER_LINEAR,
                                borderMode=cv2.BORDER_REPLICATE)
         placed = np.empty((len(self.usable), 4), np.float32)
@@ -147,11 +157,9 @@ class Photographs:
 class PhotographBatches:
     """Random augmented crops of photographs with their labels, on one device."""
 
-    def __init__(self, photographs: Photographs, device: torch.device, clean: bool = False) -> None:
-        """On a GPU all pixels go there (150 kB each); on the CPU they stay in their file. clean: for a teacher, batches hold each crop
-        as it was before anything was covered or lost, too."""
-        self.clean = clean
-
+    def __init__(self, photographs: Photographs, device: torch.device, taught: tuple[np.ndarray, np.ndarray] | None = None) -> None:
+        """On a GPU all pixels go there (150 kB each); on the CPU they stay in their file. taught: what a teacher says of them
+        (`training.taught`), for batches that hold it too."""
         def there(values: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
@@ -165,10 +173,14 @@ class PhotographBatches:
         self.expressive = there(photographs.expressive)
         self.usable, self.mirror, self.swapped = there(photographs.usable), there(photographs.mirror), there(_SWAPPED)
         self.box, self.jaw = there(np.array(IBUG_FROM_MEDIAPIPE)), there(np.array(JAW))
+        self.shut = there(photographs.shut)
+        self.taught = None if taught is None else (*map(there, taught), there(upright_transforms(photographs.points, 1).astype(np.float32)))
 
     def batch(self, dice: Dice, count: int, size: int) -> dict[str, torch.Tensor]:
         """`count` crops, every third one of the expressive photographs: image (N, 3, size, size) in 0..1, points (N, K, 4)
-        and the jaw's outline (N, J, 3) in crop units, each with its trust; ARKit scores and how far to believe them (N, 52)."""
+        and the jaw's outline (N, J, 3) in crop units, each with its trust; ARKit scores and how far to believe them (N, 52); how
+        surely each eye is shut (N, 2). Of a teacher, if there is one: `taught_scores`, `taught_offsets` (N, 3, 64, 64), mirrored as the
+        crop is, and what takes its maps to this crop, `taught_crop` (N, 2, 3) for x and y and `taught_depth` (N) for z."""
         expressive = self.expressive[dice.below(len(self.expressive), count // 3)]
         chosen = torch.cat([expressive, dice.below(len(self.numbers), count - count // 3)])
         pictures, points, trust = self.pixels[self.numbers[chosen]], self.points[chosen], self.trust[chosen]
@@ -185,10 +197,26 @@ class PhotographBatches:
         linear = transforms[:, :, :2]
         whole = torch.cat([linear @ mirroring[:, :, :2], linear @ mirroring[:, :, 2:] + transforms[:, :, 2:]], 2)
         image = warped(dice, pictures, whole, size, bordered=0.4)
-        clean = {"clean": image.clone()} if self.clean else {}          # what follows works on the pictures themselves
         image = degraded(dice, occluded(dice, image, 0.10))
         flat = placed(points[:, :, :2], transforms, size)
         depth = points[:, self.usable, 2:] * torch.linalg.det(linear).sqrt()[:, None, None] / size
         jaw = torch.cat([flat[:, self.jaw], self.frontal[chosen][:, None, None].expand(count, len(self.jaw), 1)], 2)
+        shut = torch.where(turned[:, None], self.shut[chosen].flip(1), self.shut[chosen])
         return {"image": image, "points": torch.cat([flat[:, self.usable], depth, trust[:, self.usable, None]], 2), "jaw": jaw,
-                "scores": scores, "believed": believed} | clean
+                "scores": scores, "believed": believed, "shut": shut} | self._as_taught(chosen, turned, whole, size)
+
+    def _as_taught(self, chosen: torch.Tensor, turned: torch.Tensor, whole: torch.Tensor, size: int) -> dict[str, torch.Tensor]:
+        """A teacher's answers on `chosen`, and what takes them to crops by `whole` (N, 2, 3) of photograph pixels; `turned` are mirrored."""
+        if self.taught is None:
+            return {}
+        offsets, scores, own = (values[chosen] for values in self.taught)
+        # From the units of the own crop to the photograph's pixels (`own` goes the other way), and on to the other crop's units.
+        side = 1 / own[:, 0, 0]
+        corner = -own[:, :, 2] * side[:, None]
+        linear = whole[:, :, :2] * side[:, None, None] / size
+        shift = ((whole[:, :, :2] @ corner[..., None])[..., 0] + whole[:, :, 2] + 0.5) / size - 0.5
+        mirror = linear.new_tensor([-1, 1, 1])
+        linear = torch.where(turned[:, None, None], linear * mirror[:2], linear)
+        return {"taught_scores": torch.where(turned[:, None], scores[:, self.swapped], scores).float(),
+                "taught_offsets": torch.where(turned[:, None, None, None], offsets.flip(3) * mirror[:, None, None], offsets).float(),
+                "taught_crop": torch.cat([linear, shift[..., None]], 2), "taught_depth": torch.linalg.det(linear).sqrt()}

@@ -1,11 +1,10 @@
-"""Rendered heads as a data set: `python -m training.synthetic --count N` draws shards, the trainer reads them.
+"""Rendered heads as a data set: shards of pictures, drawn for the trainer and read by it.
 
 A shard `<cache>/heads/NNNN.npz` holds 500 pictures and, instead of labels, what drew them: shape coefficients and
 camera. The trainer turns these into exact position maps at any resolution (`train.Losses.labels`).
 """
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import cv2
@@ -16,8 +15,7 @@ from prn_blender.prn.arkit import MIRRORED
 from prn_blender.prn.crop import SIDE_PER_LANDMARK_BOX
 from prn_blender.prn.position_map import sample
 from training.augment import Dice, crop_transforms, degraded, occluded, warped
-from training.cache import default_cache
-from training.drawing import SHARD, draw, missing_shards
+from training.drawing import SHARD
 from training.hm08 import Hm08, fetch_sources
 from training.kit import Kit
 from training.people import random_expression
@@ -147,17 +145,3 @@ def maker(cache: Path, faces: Path):
         return [heads.one(rng) for _ in range(SHARD)]
 
     return shard
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--faces", type=Path, required=True, help="folder of photographs (docs/training.md)")
-    parser.add_argument("--count", type=int, default=12000, help="pictures in all, those already drawn included")
-    parser.add_argument("--cache", type=Path, default=default_cache())
-    arguments = parser.parse_args()
-    folder = arguments.cache / "heads"
-    draw(maker, folder, arguments.cache, arguments.faces, missing_shards(folder, arguments.count))
-
-
-if __name__ == "__main__":
-    main()

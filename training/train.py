@@ -27,20 +27,21 @@ from torch.nn import functional as F
 from prn_blender.prn.network import (DECODER_SIZE, ENCODERS, IMAGES, INPUT_SIZE, PositionMapNetwork, bicubic, enlarged,
                                      mean_in_crop)
 from prn_blender.prn.weights import SAFETENSORS_NAME, default_folder
-from training import synthetic, turned
+from training import synthetic, taught, turned
 from training.augment import Dice
 from training.cache import default_cache
-from training.carried import fill, tensors_of
+from training.carried import tensors_of
 from training.drawing import SHARD, draw, draw_beside, missing_shards
 from training.face_kit import build
 from training.kit import Kit
 from training.photographs import PhotographBatches, Photographs
+from training.shut_eyes import BLINKS
 from training.skins import make_skins
 from training.synthetic import SyntheticHeads
 
 LOSS_SIZE = 128                 # the map is compared at this size
 EMA_DECAY = 0.998
-# MediaPipe's points above and below the opening of the eyes and the mouth.
+# MediaPipe's points above and below the opening of the right eye, the left one and the mouth.
 OPENINGS = ((159, 145), (158, 153), (160, 144), (386, 374), (385, 380), (387, 373),
             (13, 14), (82, 87), (312, 317), (81, 178), (311, 402))
 SHARES = 0.6, 0.2, 0.2           # of a batch: photographs, turned photographs, rendered heads
@@ -63,6 +64,11 @@ class Losses:
         mean, basis = kit.basis_maps(size)
         self.mean = torch.tensor(mean, device=device)                           # (S, S, 3)
         self.basis = torch.tensor(basis.reshape(len(basis), -1), device=device)
+        pooled = mean_in_crop(kit.topology).reshape(size, step, size, step, 3).mean((1, 3)).transpose(2, 0, 1)
+        self.pooled_mean = torch.tensor(pooled, device=device)                  # (3, S, S) the mean map in crop units
+        # The person's left eye first, which lies on the map's right.
+        eyes = [kit.topology.regions[name].reshape(size, step, size, step).mean((1, 3)) for name in ("eye_right", "eye_left")]
+        self.eyes = torch.tensor(np.stack(eyes), dtype=torch.float32, device=device)
         texels = kit.mediapipe[kit.mediapipe_usable]
         points = (texels + 0.5) / step - 0.5
         low = np.clip(np.floor(points), 0, size - 2).astype(int)
@@ -128,13 +134,25 @@ class Losses:
                 "openings": 300 * (self.openings(error).abs() * both).mean(),
                 "depth": 60 * ((error[..., 2:] - offset).abs() * weights).mean()}
 
-    def follow(self, predicted: torch.Tensor, expression: torch.Tensor, taught: torch.Tensor,
-               taught_expression: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Photographs, as a teacher sees them: all of its map, how far eyes and mouth are open, its ARKit weights."""
-        error = predicted - taught
-        return {"follow": 200 * (error.abs() * self.weights).mean(),
-                "follow_openings": 200 * self.openings(self.at_points(error)).abs().mean(),
-                "follow_scores": 100 * ((expression - taught_expression) ** 2).mean()}
+    def taught(self, photo: dict[str, torch.Tensor]) -> torch.Tensor:
+        """A teacher's maps of photographs (N, 3, S, S), in the units of their crops."""
+        maps = (enlarged(photo["taught_offsets"], self.enlarging) + self.pooled_mean).flatten(2)
+        flat = photo["taught_crop"][:, :, :2] @ maps[:, :2] + photo["taught_crop"][:, :, 2:]
+        return torch.cat([flat, maps[:, 2:] * photo["taught_depth"][:, None, None]], 1).unflatten(2, self.mean.shape[:2])
+
+    def follow(self, predicted: torch.Tensor, expression: torch.Tensor, photo: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Photographs, as a teacher sees them: all of its map, how far eyes and mouth are open, its ARKit weights.
+
+        It learned from labels that keep shut eyes open (`training.shut_eyes`), so there it is not followed.
+        """
+        error, seen = predicted - self.taught(photo), 1 - photo["shut"]
+        around = 1 - torch.einsum("ne,ehw->nhw", photo["shut"], self.eyes)
+        sides = torch.cat([seen[:, [1]].expand(-1, 3), seen[:, [0]].expand(-1, 3), seen.new_ones(len(seen), len(OPENINGS) - 6)], 1)
+        scored = torch.ones_like(expression)
+        scored[:, BLINKS] = seen
+        return {"follow": 200 * (error.abs() * self.weights * around[:, None]).mean(),
+                "follow_openings": 200 * (self.openings(self.at_points(error)).abs() * sides[..., None]).mean(),
+                "follow_scores": 100 * ((expression - photo["taught_scores"]) ** 2 * scored).mean()}
 
     def outline(self, predicted: torch.Tensor, jaw: torch.Tensor) -> torch.Tensor:
         """Photographs from the front: the face reaches as far outwards as the jaw's outline (N, J, 3; last its trust).
@@ -221,7 +239,7 @@ def predict(network: PositionMapNetwork, images: torch.Tensor, losses: Losses) -
         code = network.encode(images)
     offsets, logits = network.decode(code.float())      # sums of many images need the digits
     offsets = enlarged(offsets, losses.enlarging)
-    return offsets + F.avg_pool2d(network.mean, 2), offsets, torch.sigmoid(logits)
+    return offsets + losses.pooled_mean, offsets, torch.sigmoid(logits)
 
 
 class Learner:
@@ -274,23 +292,6 @@ class Learner:
                     value.copy_(others[k])
 
 
-class Teacher:
-    """A wide network that has learned before, whose answers others follow (distillation, Hinton et al., 2015). It does not change."""
-
-    def __init__(self, folder: Path, mean: np.ndarray, device: torch.device) -> None:
-        """folder: its weights as `training.pack --weights` writes them. Raises SystemExit where they are not there."""
-        self.network = PositionMapNetwork(mean, "wide")
-        fill(self.network, tensors_of(folder, "wide"),
-             f"'{folder}' does not hold the weights of a wide network: give a folder that training.pack --weights wrote.")
-        self.network.to(device, memory_format=torch.channels_last).eval()
-
-    @torch.no_grad()
-    def answers(self, images: torch.Tensor, losses: Losses) -> tuple[torch.Tensor, torch.Tensor]:
-        """Maps (N, 3, LOSS_SIZE, LOSS_SIZE) and ARKit weights (N, 52)."""
-        found, _, expression = predict(self.network, images.contiguous(memory_format=torch.channels_last), losses)
-        return found, expression
-
-
 class Validation:
     """Photographs kept out of training, cut once."""
 
@@ -306,7 +307,7 @@ class Validation:
         total = []
         for images, points in zip(self.images.split(50), self.points.split(50)):
             offsets = enlarged(network.decode(network.encode(images.permute(0, 3, 1, 2).float() / 255))[0], losses.enlarging)
-            found = losses.at_points(offsets + F.avg_pool2d(network.mean, 2))
+            found = losses.at_points(offsets + losses.pooled_mean)
             error = (found - points[..., :3])[..., :2].norm(dim=-1).mean(1)
             extent = points[..., :2].amax(1) - points[..., :2].amin(1)
             total.append(error / extent.prod(1).sqrt())
@@ -367,9 +368,9 @@ def first_tensors(encoder: str, arguments: argparse.Namespace) -> dict[str, np.n
     return load_file(default_folder() / SAFETENSORS_NAME)
 
 
-def loss_terms(learner: Learner, images: torch.Tensor, batch: Batch, truth: torch.Tensor | None, losses: Losses,
-               taught: tuple[torch.Tensor, torch.Tensor] | None) -> dict[str, torch.Tensor]:
-    """The terms of the loss. truth: the known maps. taught: a teacher's maps and ARKit weights of the photographs."""
+def loss_terms(learner: Learner, images: torch.Tensor, batch: Batch, truth: torch.Tensor | None,
+               losses: Losses) -> dict[str, torch.Tensor]:
+    """The terms of the loss. truth: the known maps."""
     photo, head = batch
     predicted, offsets, expression = predict(learner.network, images, losses)
     count = len(photo["image"]) if photo else 0
@@ -379,8 +380,8 @@ def loss_terms(learner: Learner, images: torch.Tensor, batch: Batch, truth: torc
         terms |= losses.sparse(predicted[:count], photo["points"])
         terms |= {"outline": losses.outline(predicted[:count], photo["jaw"]), "smooth": losses.smooth(offsets[:count]),
                   "scores": 100 * ((expression[:count] - photo["scores"]) ** 2 * trust).sum() / trust.sum().clamp_min(1)}
-        if taught is not None:
-            terms |= losses.follow(predicted[:count], expression[:count], *taught)
+        if "taught_offsets" in photo:
+            terms |= losses.follow(predicted[:count], expression[:count], photo)
     if head:
         terms |= losses.dense(predicted[count:], truth)
         terms["arkit"] = 30 * ((expression[count:] - head["weights"]) ** 2).mean()
@@ -399,7 +400,7 @@ def train(arguments: argparse.Namespace) -> None:
     losses = Losses(kit, device, arguments.plain)
     heads, turned_ones = SyntheticHeads(cache / "heads", device), SyntheticHeads(cache / "turned", device)
     mean = mean_in_crop(kit.topology)
-    teacher = Teacher(arguments.teacher, mean, device) if arguments.teacher else None
+    answers = taught.answers(arguments.teacher, cache, photographs, mean, device) if arguments.teacher else None
     learners = {name: Learner(name, mean, device) for name in arguments.encoders}
     checkpoint = cache / "checkpoint.pt"
     step, samples, seconds = 0, 0, 0.0
@@ -417,7 +418,7 @@ def train(arguments: argparse.Namespace) -> None:
         for name, learner in learners.items():
             tensors = first_tensors(name, arguments)
             print(f"{name}: beginning with {learner.start_from(images, tensors)} of {len(tensors)} tensors", flush=True)
-    batches = Batches(PhotographBatches(photographs, device, clean=teacher is not None), turned_ones, heads, tuple(arguments.shares),
+    batches = Batches(PhotographBatches(photographs, device, answers), turned_ones, heads, tuple(arguments.shares),
                       arguments.batch, Dice(step + 1, device))
     training_since = saved = logged = time.monotonic()
     ends = started + arguments.minutes * 60
@@ -435,10 +436,9 @@ def train(arguments: argparse.Namespace) -> None:
         batch = batches.next()
         pictures = torch.cat([part["image"] for part in batch if part]).contiguous(memory_format=torch.channels_last)
         truth = losses.labels(batch[1]) if batch[1] else None
-        taught = teacher.answers(batch[0]["clean"], losses) if teacher and batch[0] else None
         for name, learner in learners.items():
             learner.network.train()
-            terms = loss_terms(learner, pictures, batch, truth, losses, taught)
+            terms = loss_terms(learner, pictures, batch, truth, losses)
             learner.step(sum(terms.values()), rate, step)
             for key, value in terms.items():
                 key = f"{name} {key}"

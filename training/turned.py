@@ -7,7 +7,6 @@ and the grid is turned to the side, nodded, and drawn again. The label follows e
 """
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import cv2
@@ -20,8 +19,7 @@ from prn_blender.prn.engine import OnnxEngine
 from prn_blender.prn.face_fit import MOTIONS, small_motions
 from prn_blender.prn.position_map import sample
 from prn_blender.prn.weights import load_bundle
-from training.cache import default_cache
-from training.drawing import SHARD, draw, missing_shards
+from training.drawing import SHARD
 from training.hm08 import Hm08, fetch_sources
 from training.kit import Kit
 from training.photographs import PIXELS as PHOTO
@@ -285,17 +283,3 @@ def maker(cache: Path, faces: Path):
         return drawn
 
     return shard
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--faces", type=Path, required=True, help="folder of photographs (docs/training.md)")
-    parser.add_argument("--count", type=int, default=12000, help="pictures in all, those already drawn included")
-    parser.add_argument("--cache", type=Path, default=default_cache())
-    arguments = parser.parse_args()
-    folder = arguments.cache / "turned"
-    draw(maker, folder, arguments.cache, arguments.faces, missing_shards(folder, arguments.count))
-
-
-if __name__ == "__main__":
-    main()
