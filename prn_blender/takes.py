@@ -14,7 +14,8 @@ from .prn.engine import EngineChoice, open_engine
 from .prn.errors import CaptureCancelled
 from .prn.frame_texture import FrameTextures, write_frame_textures
 from .prn.image_io import load_image
-from .prn.performance import SKIN, Performance, capture_performance
+from .prn.performance import SKIN, capture_performance
+from .prn.take import Performance
 from .prn.take_texture import make_take_skin, make_take_texture
 from .prn.track import Progress
 from .prn.video import Video, VideoFrame, open_video, read_frame

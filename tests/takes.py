@@ -10,8 +10,10 @@ from exact_face import rotation_of
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.crop import Crop
 from prn_blender.prn.face_fit import load_shape_space
-from prn_blender.prn.performance import Performance, Recorder, Smoothing, solve
 from prn_blender.prn.position_map import SIZE
+from prn_blender.prn.take import Performance, Smoothing
+from prn_blender.prn.take_recorder import Recorder
+from prn_blender.prn.take_solve import solve
 from prn_blender.prn.track import TrackedFace, TrackedFrame
 
 FPS = 30.0

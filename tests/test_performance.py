@@ -7,7 +7,10 @@ from clips import portrait, wall
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.crop import Crop
 from prn_blender.prn.errors import CaptureError, NoFaceError
-from prn_blender.prn.performance import Smoothing, TrackNotes, _spikes, capture_performance
+from prn_blender.prn.performance import capture_performance
+from prn_blender.prn.take import Smoothing
+from prn_blender.prn.take_recorder import TrackNotes
+from prn_blender.prn.take_weights import _spikes
 from prn_blender.prn.track import TrackedFace, TrackedFrame
 from takes import BLINK, FPS, JAW, LEFT_LID, SMILE, make_take, solve_take, talking, unsmoothed
 

@@ -11,10 +11,13 @@ from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.crop import Crop
 from prn_blender.prn.errors import CaptureCancelled
 from prn_blender.prn.face_fit import load_shape_space
-from prn_blender.prn.performance import SKIN, Performance, Recorder, Smoothing, capture_performance, solve
+from prn_blender.prn.performance import SKIN, capture_performance
 from prn_blender.prn.position_map import SIZE, load_topology
 from prn_blender.prn.render import Picture
 from prn_blender.prn.skin_motion import PICTURE, picture
+from prn_blender.prn.take import Performance, Smoothing
+from prn_blender.prn.take_recorder import Recorder
+from prn_blender.prn.take_solve import solve
 from prn_blender.prn.track import TrackedFace, TrackedFrame
 from clips import portrait
 
@@ -47,7 +50,7 @@ def drawn_take() -> tuple[np.ndarray, list[TrackedFrame]]:
 
 
 def solved(frames: list[TrackedFrame], quick: bool = False, **options) -> Performance:
-    recorder = Recorder(load_shape_space(), quick)
+    recorder = Recorder(load_shape_space(), skin=not quick)
     for frame in frames:
         recorder.add(frame, frame.faces[0])
     return solve(recorder, "the take", FPS, (480, 360), Smoothing(0, 0, 0), source_fps=FPS, **options)

@@ -18,8 +18,9 @@ import bpy
 import numpy as np
 
 from prn_blender.prn.face_fit import GRID, load_shape_space
-from prn_blender.prn.performance import RESIDUAL, Performance
 from prn_blender.prn.position_map import load_topology
+from prn_blender.prn.take import Performance
+from prn_blender.prn.take_solve import RESIDUAL
 from prn_blender.scene import performance as scenes
 from prn_blender.scene.frames import to_blender
 from prn_blender.scene.mesh import build_mesh

@@ -23,8 +23,11 @@ from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.engine import OnnxEngine
 from prn_blender.prn.errors import CaptureError
 from prn_blender.prn.image_io import load_image
-from prn_blender.prn.performance import Performance, Recorder, Smoothing, record, solve
 from prn_blender.prn.inputs import MOVIES
+from prn_blender.prn.performance import record
+from prn_blender.prn.take import Performance, Smoothing
+from prn_blender.prn.take_recorder import Recorder
+from prn_blender.prn.take_solve import solve
 from prn_blender.prn.video import open_video
 from prn_blender.prn.weights import load_bundle
 

@@ -17,9 +17,9 @@ from .gaze import seen_head
 from .head_preview import head_pictures, wired
 from .head_take import HeadFrames
 from .openings import opening_grid, opening_vertices
-from .performance import Performance
 from .preview import BACKDROP, turned, wire_texture, write_picture
 from .render import Picture
+from .take import Performance
 from .take_texture import front_capture
 from .video import open_video
 

@@ -22,7 +22,7 @@ from .crop import Crop
 from .detector import FaceBox
 from .errors import CaptureError
 from .head_texture import complete_head, size_on_map
-from .performance import Performance
+from .take import Performance
 from .take_texture import laid_over, merged
 from .texture import seen_colours
 from .track import Progress

@@ -10,7 +10,7 @@ import numpy as np
 
 from .face_fit import GRID, load_shape_space
 from .head import adapted, evened, load_head_topology
-from .performance import Performance, VertexFrames, resized
+from .take import Performance, VertexFrames, resized
 
 
 class HeadFrames(VertexFrames):

@@ -1,6 +1,6 @@
 """A take of weights with a topology of their own, of which no shape space is known: head motion apart from the moving surface.
 
-tracked frames -> PlainRecorder -> solve_plain -> Performance, as in performance.py, with the same time grid and smoothing, but
+tracked frames -> PlainRecorder -> solve_plain -> Performance, as of other weights, with the same time grid and smoothing, but
 without identity or ARKit weights: what moves least over the take is the skull, and everything else is this take's own
 shapes. numpy and OpenCV only; touches a temporary file, never bpy.
 """
@@ -15,8 +15,11 @@ import numpy as np
 from .capture import INTEROCULAR
 from .errors import NoFaceError
 from .face_fit import GRID, reading, similarity
-from .performance import Performance, Smoothing, TimeGrid, TrackNotes, compressed, resized, smoothed
 from .position_map import SIZE, Topology, sample
+from .take import Performance, Smoothing, resized
+from .take_recorder import TrackNotes
+from .take_solve import compressed
+from .time_grid import TimeGrid, smoothed
 from .track import TrackedFace, TrackedFrame
 
 _ROUNDS = 6                 # of finding the skull and aligning to it

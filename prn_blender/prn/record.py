@@ -18,7 +18,7 @@ import numpy as np
 
 from .arkit import ARKIT_NAMES
 from .capture import FaceCapture, angles
-from .performance import Performance
+from .take import Performance
 from .whole_file import whole_file
 
 CONVENTIONS = {

@@ -13,8 +13,8 @@ from .capture import INTEROCULAR, FaceCapture, place_face
 from .detector import FaceBox
 from .head_texture import complete_head, size_on_map
 from .openings import opening_texels
-from .performance import KeyFrame, Performance
 from .position_map import SIZE, Topology
+from .take import KeyFrame, Performance
 from .texture import make_texture, texture_and_knowledge
 
 _SIDE_GAIN = 0.15  # cosine by which a turned frame has to see a texel better than the frontal one

@@ -24,7 +24,7 @@ from ..prn.gaze import seen_head
 from ..prn.head import load_head_topology
 from ..prn.head_take import HeadFrames
 from ..prn.openings import opening_grid, opening_vertices
-from ..prn.performance import Performance, VertexFrames
+from ..prn.take import Performance, VertexFrames
 from ..prn.take_texture import front_capture
 from . import camera as cameras
 from . import versions

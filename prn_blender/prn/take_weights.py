@@ -1,0 +1,170 @@
+"""The identity and the ARKit-52 weights of a take, from what the maps, the network and the skin's motion say of them together.
+
+Each says it as the terms of a least squares problem; the weights are its bounded, sparse and steady solution. numpy only;
+touches a temporary file.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .arkit import ARKIT_NAMES
+from .face_fit import MOTIONS, ShapeSpace
+from .skin_motion import SkinMotion
+from .take_recorder import Recorder
+from .time_grid import EYE_SHAPES, TimeGrid
+
+_BLOCK = 16                 # frames that are worked on together
+_ROUNDS = 3                 # of solving for the identity and for the expressions in turn
+_WORTH = 40.0               # a take's frames err together: however many, they count as these few against the identity's prior
+# How far the network's ARKit weights are off, as the take's solve sees it. A map says less about lids and lips than the
+# network's own reading of the picture, and errs together with it: at 0.15, as for photographs, half of every blink is lost.
+_SPREAD = 0.05
+_SPREAD_BESIDE_SKIN = 0.07  # the same where the skin's motion is known as well
+_SPARSITY = 8.0             # L1 weight of the ARKit weights, in the fit's own unit (1 / spread^2 = 400): 0.02 of each
+_STEADY = 12.0              # weight of their differences from frame to frame, same unit, at 30 frames a second
+_AROUND, _AT_REST = 0.4, 5  # seconds about the calmest frame, of which so many are the skin at rest
+_SPIKE = 0.06               # of a weight: a mouth that opens and shuts goes on for longer than a frame
+_UNSEEN = np.array([name.startswith("eyeLook") or name == "tongueOut" for name in ARKIT_NAMES])
+
+
+def identity_and_reading(space: ShapeSpace, offsets: np.ndarray, prior: np.ndarray, fps: float) -> tuple[np.ndarray, _Reading, np.ndarray]:
+    """(120,) one identity for all frames, what their maps (N, 3, cells) and the network's weights, `prior`, say beside it, and the
+    weights (N, 52) that follow."""
+    n, count = MOTIONS + space.identities, len(offsets)
+    normal = space.normal
+    place = np.searchsorted(space.cells, space.solved)
+    weighted = space.weighted.reshape(len(normal), -1).T
+    right = np.concatenate(in_blocks(
+        lambda frames: offsets[frames][:, :, place].astype(np.float32).reshape(len(frames), -1) @ weighted, np.arange(count)))  # (N, 179)
+    motion, who, how = slice(0, MOTIONS), slice(MOTIONS, n), slice(n, None)
+    # Small motions left over from the first alignment are free in every frame: they are eliminated.
+    inverse = np.linalg.inv(normal[motion, motion] + 1e-3 * np.eye(MOTIONS))
+    reduced = normal - normal[:, motion] @ inverse @ normal[motion]
+    right = right - right[:, motion] @ inverse @ normal[motion]
+    worth = min(1.0, _WORTH / count)
+    identity_inverse = np.linalg.inv(worth * count * reduced[who, who] + np.eye(space.identities))
+    weights = prior.astype(np.float64)
+    for _ in range(_ROUNDS):
+        explained = right[:, who].sum(0) - reduced[who, how] @ weights.sum(0)
+        identity = identity_inverse @ (worth * explained)
+        read = _Reading(reduced[how, how], right[:, how] - identity @ reduced[who, how], prior, fps)
+        weights = read.weights()
+    return identity, read, weights
+
+
+def with_skin(recorder: Recorder, good: np.ndarray, grid: TimeGrid, person: np.ndarray, read: _Reading, weights: np.ndarray,
+               calm: int, followed: Callable[[int, int], None] | None) -> tuple[np.ndarray, np.ndarray]:
+    """(M, 3, cells) float16 the good frames' offsets where the skin has been followed, and the weights (N, 52) that it tells."""
+    near = np.flatnonzero(np.abs(np.arange(len(weights)) - calm) <= _AROUND * grid.fps)
+    alike = near[np.argsort(np.abs(weights[near] - weights[calm]).sum(1))[:_AT_REST]]
+    scale, rotation = (np.array([pose[part] for pose in recorder.poses]) for part in (0, 1))
+    skin = SkinMotion(recorder.space, recorder.pictures(), recorder.offsets(), scale, rotation, good[grid.before[alike]], person)
+    count = len(good)
+    moved = np.memmap(tempfile.TemporaryFile(prefix="prn-take-"), np.float16, "w+", shape=(count, *skin.offsets.shape[1:]))
+    normal, right = np.empty((count, 52, 52), np.float32), np.empty((count, 52), np.float32)
+    at_rest = weights[alike].mean(0)
+    # Which of the even frames is nearest to each recorded one.
+    places = np.clip(np.rint(grid.times * grid.fps).astype(int) - grid.start, 0, len(weights) - 1)
+    expected = weights[places] - at_rest
+
+    def tell(frames: np.ndarray) -> None:
+        for frame in frames:
+            moved[frame], normal[frame], right[frame] = skin.read(good[frame], expected[frame])
+
+    in_blocks(tell, np.arange(count), (lambda done: followed(done, count)) if followed else None)
+
+    def told() -> np.ndarray:
+        even = grid.resample(normal)
+        return read.weights(even, grid.resample(right) + even @ at_rest, _SPREAD_BESIDE_SKIN)
+
+    weights = told()
+    spikes = _spikes(weights[places])
+    if not len(spikes):
+        return moved, weights
+    # In these the flow has lost the skin: what lies between the frames before and after is nearer to it.
+    for values in (moved, normal, right):
+        values[spikes] = (values[spikes - 1].astype(np.float32) + values[spikes + 1].astype(np.float32)) / 2
+    return moved, told()
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What maps and network say of the ARKit weights of evenly spaced frames, as the terms of a least squares problem."""
+
+    normal: np.ndarray  # (52, 52), the same for all frames
+    right: np.ndarray  # (N, 52)
+    prior: np.ndarray  # (N, 52) the network's own weights
+    fps: float
+
+    def weights(self, normal: np.ndarray | float = 0.0, right: np.ndarray | float = 0.0, spread: float = _SPREAD) -> np.ndarray:
+        """(N, 52) each frame's best: bounded, sparse and steady. normal (N, 52, 52), right (N, 52): what else says something of them.
+        spread: how far the network's own weights are off."""
+        # Where eyes look nothing else tells, nor what a tongue does.
+        precision = np.where(_UNSEEN, _SPREAD, spread) ** -2
+        return _bounded_weights(self.normal.astype(np.float32) + normal, self.right + right, self.prior, precision, _STEADY * self.fps / 30)
+
+
+def _bounded_weights(normal: np.ndarray, right: np.ndarray, prior: np.ndarray, precision: np.ndarray,
+                     steady: float) -> np.ndarray:
+    """(N, 52) weights in 0..1: least squares with a prior, an L1 term and a term on differences in time (FISTA).
+
+    normal: (52, 52), or (N, 52, 52) if the frames' differ. Beck and Teboulle, "A fast iterative shrinkage-thresholding algorithm for
+    linear inverse problems" (2009), with a step of its own for each weight.
+    """
+    descent = (normal + np.diag(precision)).astype(np.float32).reshape(-1, *normal.shape[-2:])
+    size = np.diagonal(descent, axis1=1, axis2=2).mean(0, dtype=np.float64) + 4 * steady
+    # No eigenvalue is above the largest sum of a row.
+    most = max(float((np.abs(one) @ size ** -0.5 * size ** -0.5 + 4 * steady / size).max()) for one in descent)
+    step = 1 / (size * most)
+    # A step down the gradient of all but the differences in time, as one matrix product. Of a long take these are large: in place.
+    descent *= -step.astype(np.float32)
+    descent += np.eye(len(precision), dtype=np.float32)
+    pull = (step * (right + precision * prior - _SPARSITY)).astype(np.float32)
+    steady = (step * steady).astype(np.float32)
+    weights = previous = np.clip(prior, 0, 1).astype(np.float32)
+    momentum = 1.0
+    for _ in range(80):
+        larger = (1 + np.sqrt(1 + 4 * momentum ** 2)) / 2
+        ahead = weights + np.float32((momentum - 1) / larger) * (weights - previous)
+        previous, momentum = weights, larger
+        weights = (ahead[:, None] @ descent)[:, 0] + pull
+        change = steady * (ahead[1:] - ahead[:-1])
+        weights[:-1] += change
+        weights[1:] -= change
+        np.clip(weights, 0, 1, out=weights)
+    return weights
+
+
+def _spikes(weights: np.ndarray) -> np.ndarray:
+    """Numbers of frames in which a weight (N, 52) jumps away from both its neighbours, which are like each other; lids may do that."""
+    mouth = np.pad(weights[:, ~EYE_SHAPES], ((2, 2), (0, 0)), mode="edge")
+    five = np.stack([mouth[step:step + len(weights)] for step in range(5)])
+    before, shown, after = five[1:4]
+    # Of three frames that jump to and fro the middle one is right.
+    away = np.minimum(np.abs(shown - (before + after) / 2), np.abs(shown - np.median(five, axis=0)))
+    jumps = ((away > _SPIKE) & (away > 2 * np.abs(after - before))).any(1)
+    return 1 + np.flatnonzero(jumps[1:-1])
+
+
+def in_blocks(function: Callable[[np.ndarray], Any], frames: np.ndarray, report: Callable[[int], None] | None = None) -> list[Any]:
+    """What a function gives for portions of the frames' numbers, in their order; each processor works on one.
+
+    report: called, in this thread, with the number of frames that are done; what it raises ends the work.
+    """
+    hands, found = ThreadPoolExecutor(os.cpu_count(), "PRN solve"), []
+    try:
+        for values in hands.map(function, np.split(frames, range(_BLOCK, len(frames), _BLOCK))):
+            found.append(values)
+            if report:
+                report(min(_BLOCK * len(found), len(frames)))
+    finally:
+        hands.shutdown(cancel_futures=True)
+    return found
