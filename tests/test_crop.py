@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prn_blender.prn.crop import Crop, crop_from_face_box, crop_from_landmark_box
+from prn_blender.prn.crop import Crop, crop_from_face_box, crop_from_landmark_box, face_square
 from prn_blender.prn.detector import FaceBox
 
 
@@ -86,3 +86,9 @@ def test_crop_from_a_detected_box():
     assert crop.side == pytest.approx(160)
     assert crop.center_x == pytest.approx(158)
     assert crop.center_y == pytest.approx(275)
+
+
+def test_a_crops_face_square_is_the_detectors_box():
+    box = FaceBox(30, -20, 116, 116, 1.0)
+    square = face_square(crop_from_face_box(box))
+    assert (square.center_x, square.center_y, square.side) == pytest.approx((88, 38, 116))

@@ -242,17 +242,16 @@ def speed(engine: OnnxEngine, path: Path, rounds: int = 5) -> dict:
                 count += 1
         return count
 
-    runs = {"ours, decode to smoothed maps": lambda: ours(False), "ours, --quick": lambda: ours(True),
-            "MediaPipe, video mode": lambda: theirs(False), "MediaPipe, video mode, refined": lambda: theirs(True)}
-    rates: dict[str, list[float]] = {name: [] for name in runs}
+    mine = {"ours, decode to smoothed maps": lambda: ours(False), "ours, --quick": lambda: ours(True)}
+    others = {"MediaPipe, video mode": lambda: theirs(False), "MediaPipe, video mode, refined": lambda: theirs(True)}
+    rates: dict[str, list[float]] = {name: [] for name in mine | others}
     for _ in range(rounds):
-        for name, run in runs.items():
+        for name, run in (mine | others).items():
             started = time.perf_counter()
             count = run()
             rates[name].append(count / (time.perf_counter() - started))
     medians = {name: float(np.median(values)) for name, values in rates.items()}
-    ratios = {f"{mine} / {name}": float(np.median(np.array(rates[mine]) / np.array(rates[name])))
-              for mine in list(runs)[:2] for name in list(runs)[2:]}
+    ratios = {f"{one} / {other}": float(np.median(np.array(rates[one]) / np.array(rates[other]))) for one in mine for other in others}
     return {"frames a second": medians, "ratios": ratios}
 
 

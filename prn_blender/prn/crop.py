@@ -132,3 +132,13 @@ def crop_from_face_box(box: FaceBox, convention: CropConvention = OUR_CROP) -> C
         box.y + box.height / 2 + LANDMARK_CENTER_FROM_FACE_BOX[1] * size,
         convention.side * size,
     )
+
+
+def face_square(crop: Crop) -> Crop:
+    """The square where a detector's box would lie whose face has this crop: the inverse of `crop_from_face_box`, for our network."""
+    size = crop.side / OUR_CROP.side
+    return Crop(
+        crop.center_x - LANDMARK_CENTER_FROM_FACE_BOX[0] * size,
+        crop.center_y - LANDMARK_CENTER_FROM_FACE_BOX[1] * size,
+        size / LANDMARK_SIZE_PER_FACE_BOX,
+    )

@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 
 from .ahead import ahead
-from .crop import Crop, crop_from_face_box, crop_from_landmarks
-from .detector import FACE_ABOVE, FACE_SQUARE, confirm_face, detect_faces
+from .crop import Crop, crop_from_face_box, crop_from_landmarks, face_square
+from .detector import confirm_face, detect_faces
 from .engine import Engine, open_engine
 from .errors import CaptureCancelled
 from .face_fit import similarity
@@ -364,8 +364,7 @@ class _Tracker:
 
 def is_face(image: np.ndarray, crop: Crop) -> bool:
     """Whether the detector sees a face about where the crop says, looking at little more than the crop."""
-    square = Crop(crop.center_x, crop.center_y - FACE_ABOVE * crop.side, FACE_SQUARE * crop.side)
-    if confirm_face(square.cut(image, 48)) > _CONFIRMED:
+    if confirm_face(face_square(crop).cut(image, 48)) > _CONFIRMED:
         return True
     # Not all of them lie as usual: another look, all round.
     wide = Crop(crop.center_x, crop.center_y, 2 * crop.side)
