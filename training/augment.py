@@ -6,6 +6,8 @@ others leave every point where it is.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch.nn import functional as F
 
@@ -120,26 +122,35 @@ def degraded(dice: Dice, images: torch.Tensor) -> torch.Tensor:
     kind = dice.uniform(0, 1, count)
     for number, side in enumerate(SMALLER):                                     # a quarter: fewer pixels
         chosen = ((kind >= 0.25 * number / len(SMALLER)) & (kind < 0.25 * (number + 1) / len(SMALLER))).nonzero()[:, 0]
-        if len(chosen):
-            small = F.interpolate(images[chosen], (round(side * images.shape[2]),) * 2, mode="area")
-            images[chosen] = F.interpolate(small, images.shape[2:], mode="bilinear", align_corners=False)
-    chosen = ((kind >= 0.25) & (kind < 0.4)).nonzero()[:, 0]
-    if len(chosen):
-        images[chosen] = _blurred(images[chosen], dice.uniform(0.4, 1.6, len(chosen)))
-    chosen = dice.some(0.08, count)
-    if len(chosen):
-        images[chosen] = _moved(dice, images[chosen])
-    chosen = dice.some(0.2, count)
-    if len(chosen):
-        level = dice.uniform(2 / 255, 14 / 255, len(chosen), 1, 1, 1)
-        images[chosen] = (images[chosen] + level * dice.normal(1, *images[chosen].shape)).clamp(0, 1)
-    chosen = dice.some(0.2, count)
-    if len(chosen):
-        images[chosen] = compressed(images[chosen], dice.uniform(12, 80, len(chosen)))
+        _change(images, chosen, lambda some: F.interpolate(F.interpolate(some, (round(side * some.shape[2]),) * 2, mode="area"), some.shape[2:],
+                                                           mode="bilinear", align_corners=False))
+    _change(images, ((kind >= 0.25) & (kind < 0.4)).nonzero()[:, 0], lambda some: _blurred(some, dice.uniform(0.4, 1.6, len(some))))
+    _change(images, dice.some(0.08, count), lambda some: _moved(dice, some))
+    _change(images, dice.some(0.2, count), lambda some: _noisy(dice, some))
+    _change(images, dice.some(0.2, count), lambda some: compressed(some, dice.uniform(12, 80, len(some))))
     return images
 
 
 SMALLER = (0.25, 0.32, 0.4, 0.5, 0.63, 0.8)       # of a picture's side
+
+
+def _change(images: torch.Tensor, chosen: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Change these of the pictures, if there are any."""
+    if len(chosen):
+        images[chosen] = change(images[chosen])
+
+
+def _noisy(dice: Dice, images: torch.Tensor) -> torch.Tensor:
+    level = dice.uniform(2 / 255, 14 / 255, len(images), 1, 1, 1)
+    return (images + level * dice.normal(1, *images.shape)).clamp(0, 1)
+
+
+def _lit_from_a_side(dice: Dice, images: torch.Tensor) -> torch.Tensor:
+    count, _, size, _ = images.shape
+    angle, depth = dice.uniform(0, 2 * torch.pi, count, 1, 1, 1), dice.uniform(0.3, 1.2, count, 1, 1, 1)
+    ramp = torch.linspace(-1, 1, size, device=images.device)
+    slope = torch.cos(angle) * ramp + torch.sin(angle) * ramp[:, None]
+    return (images * torch.exp(depth * slope)).clamp(0, 1)
 
 
 def _coloured(dice: Dice, images: torch.Tensor) -> torch.Tensor:
@@ -156,13 +167,7 @@ def _coloured(dice: Dice, images: torch.Tensor) -> torch.Tensor:
     matrix = saturation * (contrast * balance)[:, None]
     offset = (saturation @ ((0.45 - 0.45 * contrast + brightness) * balance)[..., None])
     images = torch.baddbmm(offset, matrix, images.pow_(gamma).flatten(2)).clamp_(0, 1).unflatten(2, (size, size))
-    chosen = dice.some(0.12, count)                          # light from one side
-    if len(chosen):
-        number = len(chosen)
-        angle, depth = dice.uniform(0, 2 * torch.pi, number, 1, 1, 1), dice.uniform(0.3, 1.2, number, 1, 1, 1)
-        ramp = torch.linspace(-1, 1, size, device=images.device)
-        slope = torch.cos(angle) * ramp + torch.sin(angle) * ramp[:, None]
-        images[chosen] = (images[chosen] * torch.exp(depth * slope)).clamp(0, 1)
+    _change(images, dice.some(0.12, count), lambda some: _lit_from_a_side(dice, some))
     return images
 
 
