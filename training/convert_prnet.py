@@ -22,6 +22,7 @@ from prn_blender.prn.face_fit import similarity
 from prn_blender.prn.position_map import SIZE, Topology, load_topology
 from prn_blender.prn.resfcn256 import INPUT_SIZE, ResFcn256
 from prn_blender.prn.weights import write_bundle
+from training.carried import weights_of
 
 SCOPE = "resfcn256"
 VERTICES = 43867                            # lines of face_ind.txt in PRNet's release
@@ -199,7 +200,7 @@ def convert(prefix: str, uv_data: Path, out: Path) -> None:
     error = difference(network, model, INPUT_SIZE)
     if error > TOLERANCE:
         raise CaptureError(f"The ONNX export differs from torch by {error:.1e} of the crop, so nothing was written: report this.")
-    tensors = {name: values.numpy() for name, values in network.state_dict().items() if values.dtype.is_floating_point}
+    tensors = weights_of(network.state_dict())
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         write_bundle(folder / out.name, tensors, model, {
