@@ -17,7 +17,7 @@ from addon import PORTRAIT, group_photo, mean_face_bundle, registered
 from prn_blender import bug_report, dependencies, modal, stills
 from prn_blender.jobs import Job
 from prn_blender.prn.errors import CaptureError
-from prn_blender.prn.head import load_head_topology
+from prn_blender.prn.head_topology import load_head_topology
 from prn_blender.prn.position_map import load_topology
 
 ROOT = Path(__file__).resolve().parent.parent

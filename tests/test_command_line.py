@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bundles import write_constant_bundle
-from prn_blender.prn.head import load_head_topology
+from prn_blender.prn.head_topology import load_head_topology
 from prn_blender.prn.openings import opening_grid
 from prn_blender.prn.position_map import load_topology
 

@@ -6,7 +6,7 @@ import pytest
 
 from exact_face import exact_face, skin_texture
 from prn_blender.prn.arkit import ARKIT_NAMES
-from prn_blender.prn.head import load_head_topology
+from prn_blender.prn.head_topology import load_head_topology
 from prn_blender.scene.export import export
 from prn_blender.scene.face import build_face
 from prn_blender.scene.stage import new_stage

@@ -11,7 +11,8 @@ from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.eye_texture import eye_texture
 from prn_blender.prn.eyeball import IRIS, eyeball, turned
 from prn_blender.prn.gaze import BROWN, UNSEEN, Eye, gaze_of, iris_of, light_of, look, read_eyes
-from prn_blender.prn.head import build_head, load_head_topology
+from prn_blender.prn.head import build_head
+from prn_blender.prn.head_topology import load_head_topology
 
 ASTRONAUT = Path(__file__).parent / "data" / "astronaut.jpg"
 

@@ -9,7 +9,8 @@ import pytest
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.capture import capture_image
 from prn_blender.prn.face_fit import GRID, load_shape_space
-from prn_blender.prn.head import PARTS, build_head, head_of, load_head_topology
+from prn_blender.prn.head import build_head, head_of
+from prn_blender.prn.head_topology import PARTS, load_head_topology
 from prn_blender.prn.position_map import cross, load_topology, sample
 from prn_blender.prn.render import draw, triangulate, vertex_normals
 from prn_blender.prn.unfold import Folds

@@ -7,7 +7,7 @@ import numpy as np
 
 from exact_face import exact_face
 from prn_blender.prn.eye_texture import eye_texture
-from prn_blender.prn.head import load_head_topology
+from prn_blender.prn.head_topology import load_head_topology
 from prn_blender.prn.head_preview import VIEWS, head_pictures, head_row, write_head_preview
 from prn_blender.prn.preview import PANEL
 

@@ -8,7 +8,7 @@ import pytest
 
 from exact_face import exact_face, skin_texture
 from prn_blender.prn import CaptureError, capture_image
-from prn_blender.prn.head import PARTS, load_head_topology
+from prn_blender.prn.head_topology import PARTS, load_head_topology
 from prn_blender.prn.head_texture import load_layout, make_head_texture
 from prn_blender.prn.position_map import Topology, sample
 

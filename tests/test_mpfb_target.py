@@ -7,7 +7,8 @@ import pytest
 
 from prn_blender.prn import capture_image, write_outputs
 from prn_blender.prn.face_fit import similarity
-from prn_blender.prn.head import build_head, load_head_topology
+from prn_blender.prn.head import build_head
+from prn_blender.prn.head_topology import load_head_topology
 from prn_blender.prn.mpfb_target import AXES, BODIES, VERTICES, likeness, load_body, target_offsets
 
 ASTRONAUT = Path(__file__).parent / "data" / "astronaut.jpg"

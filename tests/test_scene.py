@@ -12,7 +12,8 @@ from mathutils.bvhtree import BVHTree
 from exact_face import HEIGHT, WIDTH, exact_face, skin_texture
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.capture import capture_image
-from prn_blender.prn.head import PARTS, build_head, head_of, load_head_topology
+from prn_blender.prn.head import build_head, head_of
+from prn_blender.prn.head_topology import PARTS, load_head_topology
 from prn_blender.prn.position_map import sample
 from prn_blender.scene.face import build_face
 from prn_blender.scene.frames import to_blender

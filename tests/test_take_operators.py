@@ -12,7 +12,7 @@ from prn_blender import options, takes
 from prn_blender.footage import Footage, Picture
 from prn_blender.jobs import Job
 from prn_blender.prn.arkit import ARKIT_NAMES
-from prn_blender.prn.head import load_head_topology
+from prn_blender.prn.head_topology import load_head_topology
 from prn_blender.prn.openings import opening_grid
 from prn_blender.prn.position_map import load_topology
 from prn_blender.scene import versions

@@ -13,7 +13,7 @@ from clips import portrait, write_movie
 from exact_face import skin_texture
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.contact_sheet import PANEL, write_contact_sheet
-from prn_blender.prn.head import load_head_topology
+from prn_blender.prn.head_topology import load_head_topology
 from prn_blender.prn.position_map import sample
 from prn_blender.scene import versions
 from prn_blender.scene.curves import continuous_quaternions, decimate

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.sparse import coo_matrix, diags
 from scipy.sparse.linalg import splu
 
-from prn_blender.prn.head import PARTS
+from prn_blender.prn.head_topology import PARTS
 from prn_blender.prn.position_map import SIZE, load_topology, sample
 from training.cache import default_cache
 from training.face_kit import SHIPPED as FACE_KIT

@@ -21,7 +21,8 @@ from prn_blender.prn.crop import crop_from_landmarks
 from prn_blender.prn.detector import FaceBox
 from prn_blender.prn.engine import OnnxEngine
 from prn_blender.prn.errors import CaptureError
-from prn_blender.prn.head import Head, build_head, load_head_topology
+from prn_blender.prn.head import Head, build_head
+from prn_blender.prn.head_topology import load_head_topology
 from prn_blender.prn.weights import load_bundle
 from training.cache import default_cache
 from training.evaluate import BINS

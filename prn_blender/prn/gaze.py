@@ -18,7 +18,8 @@ import numpy as np
 from .arkit import ARKIT_NAMES
 from .capture import FaceCapture
 from .eyeball import IRIS, LOOK
-from .head import Head, build_head, load_head_topology
+from .head import Head, build_head
+from .head_topology import load_head_topology
 
 RADIUS = 48.0           # pixels of the eyeball's radius in the cut that is searched
 SIZES = (0.9, 1.0, 1.15, 1.3)   # of the iris against the head's own: photos tell the head's size no better

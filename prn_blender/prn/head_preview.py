@@ -14,7 +14,7 @@ import numpy as np
 from .capture import FaceCapture
 from .eye_texture import eye_texture
 from .gaze import seen_head
-from .head import PARTS, load_head_topology
+from .head_topology import PARTS, load_head_topology
 from .position_map import cross
 from .preview import BACKDROP, PANEL, framed, turned, write_picture
 from .render import draw, shade, triangulate, vertex_normals

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from .face_fit import GRID, load_shape_space
-from .head import adapted, evened, load_head_topology
+from .head import adapted, evened
+from .head_topology import load_head_topology
 from .take import Performance, VertexFrames, resized
 
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from .capture import FaceCapture
 from .face_fit import similarity
-from .head import build_head, load_head_topology
+from .head import build_head
+from .head_topology import load_head_topology
 
 VERTICES = 19158  # of the base mesh, its helpers included
 # What a likeness can go onto: the base mesh without any other target, and the young woman and man that MPFB makes with every

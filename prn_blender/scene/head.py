@@ -8,7 +8,7 @@ from __future__ import annotations
 import bpy
 import numpy as np
 
-from ..prn.head import PARTS, load_head_topology
+from ..prn.head_topology import PARTS, load_head_topology
 from .frames import to_blender
 from .material import build_material
 

@@ -21,7 +21,7 @@ from ..prn.arkit import ARKIT_NAMES
 from ..prn.eye_texture import eye_texture
 from ..prn.frame_texture import FrameTextures
 from ..prn.gaze import seen_head
-from ..prn.head import load_head_topology
+from ..prn.head_topology import load_head_topology
 from ..prn.head_take import HeadFrames
 from ..prn.openings import opening_grid, opening_vertices
 from ..prn.take import Performance, VertexFrames

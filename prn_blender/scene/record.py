@@ -11,7 +11,7 @@ import numpy as np
 
 from ..prn.arkit import ARKIT_NAMES
 from ..prn.errors import CaptureError
-from ..prn.head import load_head_topology
+from ..prn.head_topology import load_head_topology
 from ..prn.position_map import HM08, cross, load_topology, texels_to_uv
 from ..prn.record import FaceRecord
 from . import versions

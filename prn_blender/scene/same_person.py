@@ -7,7 +7,7 @@ import numpy as np
 
 from ..prn.arkit import ARKIT_NAMES
 from ..prn.errors import CaptureError
-from ..prn.head import load_head_topology
+from ..prn.head_topology import load_head_topology
 from ..prn.take import Performance
 from ..prn.position_map import STRIDES, Grid, Topology
 from . import versions
