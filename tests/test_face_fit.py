@@ -8,6 +8,7 @@ import pytest
 
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.face_fit import load_shape_space, similarity
+from prn_blender.prn.openings import opening_texels
 from prn_blender.prn.position_map import SIZE, load_topology
 
 MASK = load_topology().mask
@@ -60,7 +61,42 @@ def test_noise_is_taken_off(space):
     fit = space.fit(noisy, expression)
     before = np.linalg.norm(noisy - position_map, axis=2)[MASK].mean()
     after = np.linalg.norm(fit.position_map - position_map, axis=2)[MASK].mean()
-    assert after < 0.52 * before
+    assert after < 0.55 * before            # at the rims of eyes and mouth it stays
+
+
+def rims(position_map: np.ndarray) -> np.ndarray:
+    """(3,) the mean way from the rim below to the rim above each eye's and the mouth's opening, in the map's unit."""
+    count, labels = cv2.connectedComponents(opening_texels(load_topology()).astype(np.uint8), connectivity=4)
+    ways = []
+    for label in range(1, count):
+        columns = np.flatnonzero((labels == label).any(0))
+        columns = columns[len(columns) // 4:-len(columns) // 4]
+        rows = [np.flatnonzero(labels[:, column] == label) for column in columns]
+        ways.append(np.mean([np.linalg.norm(position_map[row[0] - 1, column] - position_map[row[-1] + 1, column])
+                             for row, column in zip(rows, columns)]))
+    return np.array(ways)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_eyes_and_mouth_are_as_far_open_as_in_the_map(space, share):
+    """A person whose lids and lips close otherwise than any head of the space, by network weights that say nothing of it."""
+    head, *_ = made(space, 8)
+    openings = opening_texels(load_topology()).astype(np.uint8)
+    row = np.mgrid[:SIZE, :SIZE][0]
+    count, labels = cv2.connectedComponents(openings, connectivity=4)
+    wanted = head.copy()
+    for label in range(1, count):
+        inside = labels == label
+        middle = row[inside].mean()
+        away = cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, 5)
+        for column in np.flatnonzero(inside.any(0)):
+            hole = np.flatnonzero(inside[:, column])
+            gap = head[hole[-1] + 1, column] - head[hole[0] - 1, column]
+            fade = np.exp(-(away[:, column] / 14) ** 2)[:, None]
+            wanted[:, column] += (1 - share) / 2 * fade * np.where(row[:, [column]] < middle, 1, -1) * gap
+    fit = space.fit(wanted.astype(np.float32), np.zeros(52))
+    assert np.abs(rims(fit.position_map) - rims(wanted)).max() < 0.06 * rims(head).max()
+    assert (rims(wanted) < (share + 0.1) * rims(head)).all()
 
 
 def test_weights_stay_between_nothing_and_all(space):

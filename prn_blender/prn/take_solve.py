@@ -85,7 +85,8 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
         grown, turned, shifted = (found[frames].astype(np.float32) for found in pose)
         seen = offsets[frames].astype(np.float32) + (mean - shifted[..., None])
         residual = (turned / grown[:, None, None]).swapaxes(1, 2) @ seen - explained(frames)
-        low = [space.low_pass(one.T) * believed for one in residual]
+        # Lids and lips move by the shapes: what single frames show beyond them there is noise for the most part.
+        low = [space.low_pass(one.T, rims=False) * believed for one in residual]
         return np.stack([cv2.resize(one, (RESIDUAL, RESIDUAL), interpolation=cv2.INTER_AREA).ravel() for one in low])
 
     details, detail_shapes = compressed(residuals, len(offsets))
