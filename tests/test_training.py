@@ -103,8 +103,8 @@ def eyes_open_by(left: float, right: float, scores: tuple[float, float]) -> tupl
 
 
 @pytest.mark.parametrize("gap, score, share", [(0.06, 0.5, 1), (0.12, 0.6, 1), (0.2, 0.75, 1),     # shut
-                                               (0.12, 0.4, 0), (0.3, 0.5, 0), (0.2, 0.6, 0), (0.06, 0.2, 0),      # squints, looks down, noise
-                                               (0.1, 0.5, 0.5)])
+                                               (0.12, 0.4, 0), (0.3, 0.5, 0), (0.25, 0.55, 0), (0.06, 0.2, 0),      # squints, looks down, noise
+                                               (0.1, 0.475, 0.5)])
 def test_points_and_score_together_tell_a_shut_eye(gap, score, share):
     points, scores = eyes_open_by(gap, 0.3, (score, 0.05))
     found = shut_eyes.shut(points, scores)
