@@ -1,8 +1,8 @@
-"""Blinks close, and nothing else does."""
+"""Shut eyes are shut and blinks close, and nothing else does."""
 
 import numpy as np
 
-from prn_blender.prn.blinks import LIDS, completed
+from prn_blender.prn.blinks import LIDS, closed, completed, shut
 
 FPS = 30.0
 
@@ -15,6 +15,17 @@ def take(*events: tuple[int, float, float, float]) -> np.ndarray:
         weights[:, LIDS[0]] += bump
         weights[:, LIDS[1]] += share * bump
     return weights
+
+
+def test_an_eye_of_which_the_network_is_surer_than_not_is_shut():
+    weights = np.full((5, 52), 0.1)
+    weights[:, LIDS[0]] = 0.2, 0.5, 0.6, 0.7, 0.9
+    np.testing.assert_allclose(shut(weights)[:, 0], [0, 0, 0.5, 1, 1], atol=1e-9)
+    after = closed(weights)
+    np.testing.assert_allclose(after[:, LIDS[0]], [0.2, 0.5, 0.8, 1, 1])
+    others = np.delete(np.arange(52), LIDS[0])
+    assert (after[:, others] == 0.1).all() and weights[3, LIDS[0]] == 0.7       # what was given stays
+    np.testing.assert_allclose(closed(weights[2]), after[2])                    # one face's as well
 
 
 def test_a_blink_closes_both_eyes_and_the_rest_stays():

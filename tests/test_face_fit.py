@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from prn_blender.prn.arkit import ARKIT_NAMES
+from prn_blender.prn.capture import fit_face
 from prn_blender.prn.face_fit import load_shape_space, similarity
 from prn_blender.prn.openings import opening_texels
 from prn_blender.prn.position_map import SIZE, load_topology
@@ -65,13 +66,14 @@ def test_noise_is_taken_off(space):
 
 
 def rims(position_map: np.ndarray) -> np.ndarray:
-    """(3,) the mean way from the rim below to the rim above each eye's and the mouth's opening, in the map's unit."""
+    """(3,) the mean way from the rim below to the rim above the openings of the right eye, the left and the mouth, in the map's unit."""
     count, labels = cv2.connectedComponents(opening_texels(load_topology()).astype(np.uint8), connectivity=4)
+    *eyes, mouth = sorted((labels == label for label in range(1, count)), key=lambda opening: np.flatnonzero(opening.any(1)).mean())
     ways = []
-    for label in range(1, count):
-        columns = np.flatnonzero((labels == label).any(0))
+    for opening in (*sorted(eyes, key=lambda eye: np.flatnonzero(eye.any(0)).mean()), mouth):
+        columns = np.flatnonzero(opening.any(0))
         columns = columns[len(columns) // 4:-len(columns) // 4]
-        rows = [np.flatnonzero(labels[:, column] == label) for column in columns]
+        rows = [np.flatnonzero(opening[:, column]) for column in columns]
         ways.append(np.mean([np.linalg.norm(position_map[row[0] - 1, column] - position_map[row[-1] + 1, column])
                              for row, column in zip(rows, columns)]))
     return np.array(ways)
@@ -97,6 +99,26 @@ def test_eyes_and_mouth_are_as_far_open_as_in_the_map(space, share):
     fit = space.fit(wanted.astype(np.float32), np.zeros(52))
     assert np.abs(rims(fit.position_map) - rims(wanted)).max() < 0.06 * rims(head).max()
     assert (rims(wanted) < (share + 0.1) * rims(head)).all()
+
+
+@pytest.mark.parametrize("left, right", [(0.9, 0.1), (0.2, 0.8), (0.95, 0.95), (0.3, 0.4)])
+def test_an_eye_that_the_network_is_sure_of_is_shut(space, left, right):
+    """By the network's word alone, in any frame: its map leaves both half open."""
+    topology = load_topology()
+    weights = np.zeros(52)
+    weights[[ARKIT_NAMES.index("eyeBlinkLeft"), ARKIT_NAMES.index("eyeBlinkRight")]] = 0.4
+    small = space.offsets(np.concatenate([np.random.default_rng(9).normal(0, 1, space.identities), weights])).reshape(64, 64, 3)
+    head = space.mean + cv2.resize(small, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+    position_map = (4 * head @ rotation(25, -8).T).astype(np.float32)
+    weights[[ARKIT_NAMES.index("eyeBlinkLeft"), ARKIT_NAMES.index("eyeBlinkRight")]] = left, right
+    fit = fit_face(position_map, weights, topology)
+    before, after = rims(position_map), rims(fit.position_map)
+    for number, weight in enumerate((right, left)):
+        if weight > 0.7:
+            assert after[number] < 0.12 * before[number]
+        else:
+            assert after[number] == pytest.approx(before[number], rel=0.15)
+    assert after[2] == pytest.approx(before[2], rel=0.15)
 
 
 def test_weights_stay_between_nothing_and_all(space):

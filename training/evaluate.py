@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from prn_blender.prn import face_fit
-from prn_blender.prn.capture import look_twice, run_network
+from prn_blender.prn.capture import fit_face, look_twice, run_network
 from prn_blender.prn.crop import crop_from_face_box, crop_from_landmark_box
 from prn_blender.prn.detector import FaceBox, detect_faces
 from prn_blender.prn.engine import OnnxEngine
@@ -175,7 +175,7 @@ def measure(faces: list[Face], engine: OnnxEngine) -> dict[str, list[float]]:
             seconds["network"].append(time.perf_counter() - started)
             for way, ((crop,), maps, expressions) in seen.items():
                 started = time.perf_counter()
-                surfaces = {"fitted": face_fit.fit(maps[0], expressions[0]).position_map, "raw": maps[0]}
+                surfaces = {"fitted": fit_face(maps[0], expressions[0], topology).position_map, "raw": maps[0]}
                 seconds["fit"].append(time.perf_counter() - started)
                 for surface, position_map in surfaces.items():
                     face.nme[way, surface] = nme(crop.to_image(topology.landmarks_of(position_map)), face)

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prn_blender.prn import face_fit
-from prn_blender.prn.capture import run_network
+from prn_blender.prn.capture import fit_face, run_network
 from prn_blender.prn.crop import crop_from_landmark_box
 from prn_blender.prn.engine import OnnxEngine
 from prn_blender.prn.image_io import load_image
@@ -41,7 +40,7 @@ def main() -> None:
             continue
         crop = crop_from_landmark_box(*face.box)
         raw, expression = run_network(load_image(face.image), [crop], engine)
-        maps.append(crop.to_image(face_fit.fit(raw[0], expression[0]).position_map)[..., :2].astype(np.float32))
+        maps.append(crop.to_image(fit_face(raw[0], expression[0], topology).position_map)[..., :2].astype(np.float32))
         truths.append(face.points)
         sizes.append(face.size)
         sides.append(abs(face.yaw))

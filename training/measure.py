@@ -18,7 +18,7 @@ import numpy as np
 
 from prn_blender.prn import face_fit
 from prn_blender.prn.arkit import ARKIT_NAMES
-from prn_blender.prn.capture import run_network
+from prn_blender.prn.capture import fit_face, run_network
 from prn_blender.prn.crop import SIDE_PER_LANDMARK_BOX, Crop, crop_from_landmark_box, crop_from_landmarks
 from prn_blender.prn.engine import OnnxEngine
 from prn_blender.prn.errors import CaptureError
@@ -102,7 +102,7 @@ def measure_heads(heads: dict[str, np.ndarray], kit: Kit, engine: OnnxEngine) ->
             worn[name].append(100 * np.linalg.norm(landmarks - heads["landmarks"][index], axis=1).mean() / size)
             if name != "image":
                 continue
-            fit = face_fit.fit(raw, expression)
+            fit = fit_face(raw, expression, kit.topology)
             found = {"raw": raw, "fitted": fit.position_map}
             errors = {}
             for surface, position_map in found.items():
@@ -150,7 +150,7 @@ def measure_photographs(photographs: Photographs, kit: Kit, engine: OnnxEngine) 
         picture, truth = photographs.pixels[photographs.chosen[index]], photographs.points[index]
         crop = crop_from_landmarks(truth[IBUG_FROM_MEDIAPIPE])
         raw, expression = (part[0] for part in run_network(picture, [crop], engine))
-        fit = face_fit.fit(raw, expression)
+        fit = fit_face(raw, expression, kit.topology)
         known = truth[photographs.usable, :2]
         extent = np.sqrt(np.prod(np.ptp(known, axis=0)))
         openings["mediapipe"].append([opening(truth, *EYES[0]), opening(truth, *EYES[1]), opening(truth, *MOUTH)])
@@ -241,7 +241,7 @@ def measure_disturbed(faces: list[Face], engine: OnnxEngine) -> dict[str, float]
                     **{name: (crop, change(clean).astype(np.float32)) for name, change in DISTURBANCES.items()}}
         for name, (used, picture) in pictures.items():
             raw, expression = (part[0] for part in engine.run(picture[None]))
-            points = used.to_image(topology.landmarks_of(face_fit.fit(raw, expression).position_map))
+            points = used.to_image(topology.landmarks_of(fit_face(raw, expression, topology).position_map))
             errors.setdefault(name, []).append(nme(points, face)[0])
     return {name: rounded(np.mean(values)) for name, values in errors.items()}
 

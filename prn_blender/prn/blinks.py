@@ -1,7 +1,7 @@
-"""Blinks that close the eyes: a network trained on photographs calls shut lids half shut, because its labels do.
+"""Eyes that are shut, and blinks that close them: a network that is not sure of shut lids answers that they are nearly shut.
 
-MediaPipe's points keep a tenth of an eye's width between shut lids, and its score is then about a half. A blink, though, is told by
-how fast it comes and goes, and nearly every blink closes the eye. Pure numbers.
+An eye of which it is surer than not is shut (`shut`), in a photograph and in a take. In a take a blink is told, besides, by how fast it
+comes and goes, and nearly every blink closes the eye. Pure numbers.
 """
 
 from __future__ import annotations
@@ -11,10 +11,25 @@ import numpy as np
 from .arkit import ARKIT_NAMES
 
 LIDS = [ARKIT_NAMES.index(name) for name in ("eyeBlinkLeft", "eyeBlinkRight")]
+# The network's weight of a blink from which an eye is likelier shut than not, and from which it is shut: on photographs kept out of
+# training 93 % of shut eyes lie above the first, 77 % above the second, and 3 % and 0.7 % of all others.
+_LIKELY, _SHUT = 0.5, 0.7
 # Seconds in which a blink closes and opens an eye, at the most, and how far the weight of one
 # of the lids has to rise and fall meanwhile. What stays up longer is a squint, or eyes that are kept shut.
 _CLOSES, _OPENS, _RISE = 0.25, 0.35, 0.25
 _OTHER = 0.12  # how far the other lid has to move to be part of the blink, and no wink
+
+
+def shut(weights: np.ndarray) -> np.ndarray:
+    """(..., 2) of each eye, left and right, how much of what a network's ARKit weights (..., 52) leave open is shut after all, 0..1."""
+    return np.clip((weights[..., LIDS] - _LIKELY) / (_SHUT - _LIKELY), 0, 1)
+
+
+def closed(weights: np.ndarray) -> np.ndarray:
+    """ARKit weights (..., 52) with shut eyes shut."""
+    weights = weights.copy()
+    weights[..., LIDS] += shut(weights) * (1 - weights[..., LIDS])
+    return weights
 
 
 def completed(weights: np.ndarray, fps: float) -> np.ndarray:

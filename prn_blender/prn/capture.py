@@ -17,6 +17,8 @@ import numpy as np
 
 from . import face_fit
 from .arkit import MIRRORED
+from .blinks import closed, shut
+from .contact import shut_eyes
 from .crop import Crop, crop_from_face_box, crop_from_landmarks
 from .detector import FaceBox, detect_faces
 from .engine import Engine, open_engine
@@ -174,6 +176,11 @@ def _choose(boxes: list[FaceBox], faces: str | int, name: str) -> list[FaceBox]:
     return [boxes[number - 1]]
 
 
+def fit_face(raw_map: np.ndarray, expression: np.ndarray, topology: Topology) -> face_fit.FaceFit:
+    """The fit of a map (256, 256, 3) of hm08's topology and its ARKit weights (52,), eyes shut that the network is sure of."""
+    return face_fit.fit(shut_eyes(raw_map, shut(expression), topology), closed(expression))
+
+
 def place_face(
     image: np.ndarray,
     box: FaceBox,
@@ -192,7 +199,8 @@ def place_face(
     fit = None
     if topology.name == HM08:
         # The raw surface takes its pose from the fit as well: it knows what in a face is identity, expression and pose.
-        fit = face_fit.fit(raw_crop_map, expression)
+        fit = fit_face(raw_crop_map, expression, topology)
+        expression = closed(expression)
         scale, rotation, translation = fit.scale, fit.rotation, fit.translation
         if surface == "fitted":
             position_map = crop.to_image(fit.position_map)

@@ -35,6 +35,20 @@ def close_lids(neutral: np.ndarray, shapes: np.ndarray, topology: Topology) -> n
     return shapes
 
 
+def shut_eyes(position_map: np.ndarray, share: np.ndarray, topology: Topology) -> np.ndarray:
+    """A map (256, 256, 3), in any frame, with its lids brought together by a share (2,) of what is between them, left and right eye."""
+    result = position_map
+    for opening in _eyes_and_mouth(topology)[0]:
+        # The viewer's left eye is the person's right one.
+        of_eye = float(share[1 if np.flatnonzero(opening.any(0)).mean() < SIZE / 2 else 0])
+        if of_eye > 0:
+            together = position_map
+            for _ in range(_ROUNDS):
+                together = together + _sealing(together, opening, UPPER_LID)
+            result = result + of_eye * (together - position_map)
+    return np.asarray(result, np.float32)
+
+
 def close_lips(neutral: np.ndarray, topology: Topology) -> np.ndarray:
     """The neutral (256, 256, 3) with its lips together, if they nearly are; otherwise as it is."""
     _, mouth = _eyes_and_mouth(topology)

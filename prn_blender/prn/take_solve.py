@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from .arkit import ARKIT_NAMES
-from .blinks import completed
+from .blinks import closed, completed
 from .capture import INTEROCULAR
 from .contact import close_lids, close_lips, part_lips
 from .errors import NoFaceError
@@ -107,7 +107,7 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     neutral = close_lips(neutral * np.float32(metric), topology)
     residual = reading(neutral) / np.float32(metric) - known.reshape(GRID, GRID, 3)
     shapes = close_lids(neutral, (shapes * metric).astype(np.float32), topology)
-    weights = part_lips(completed(weights, fps), neutral, shapes, topology)
+    weights = part_lips(completed(closed(weights), fps), neutral, shapes, topology)
     return Performance(
         name=name, fps=fps, start=grid.start, image_size=image_size, seen=grid.seen, rotation=rotation,
         translation=translation, scale=scale / metric, weights=weights.astype(np.float32),
