@@ -112,11 +112,13 @@ def test_points_and_score_together_tell_a_shut_eye(gap, score, share):
 
 
 def test_a_shut_eye_is_closed_and_the_other_stays():
-    points, scores = eyes_open_by(0.06, 0.3, (0.5, 0.1))
+    points, scores = eyes_open_by(0.12, 0.3, (0.6, 0.1))
     after, mended = shut_eyes.mended(points, scores, shut_eyes.shut(points, scores))
-    assert shut_eyes.gaps(after)[0] == pytest.approx([0, 0.3], abs=1e-4)
+    assert shut_eyes.gaps(after)[0] == pytest.approx([shut_eyes.CLOSED, 0.3], abs=1e-4)
     assert mended[0, shut_eyes.BLINKS] == pytest.approx([1, 0.1])
-    assert shut_eyes.gaps(points)[0] == pytest.approx([0.06, 0.3], abs=1e-4)        # what was given stays
+    assert shut_eyes.gaps(points)[0] == pytest.approx([0.12, 0.3], abs=1e-4)        # what was given stays
+    narrow, _ = shut_eyes.mended(*eyes_open_by(0.05, 0.3, (0.6, 0.1)), np.float32([[1, 0]]))
+    assert shut_eyes.gaps(narrow)[0] == pytest.approx([0.05, 0.3], abs=1e-4)        # nor is it opened
 
 
 def test_a_teachers_answer_moves_with_the_crop():
