@@ -24,6 +24,7 @@ PIVOT = (0.0, 0.012, 0.075)     # of the views, head frame, metres: the middle o
 HEIGHT = 0.31           # metres that a picture is high
 # What has a colour and no texture; sRGB.
 COLOURS = {"teeth": (244, 235, 217), "gums": (168, 92, 90), "lashes": (34, 26, 22)}
+TEETH_LIKE_SKIN = 0.9   # of the brightest skin's strongest colour: how bright white is in its light
 ON_EYES = ("white", "iris", "pupil")
 VIEWS = (0, 40, -90)    # degrees that the preview turns the head by: so that both sides are seen
 WIRES = (120, 240, 255)
@@ -90,14 +91,15 @@ def head_pictures(vertices: np.ndarray, texture: np.ndarray, eyes: np.ndarray, d
 
     uv = np.einsum("nk,nkc->nc", drawn.barycentric[covered], topology.texture[corners[triangle]])
     colours, kind = np.zeros((len(triangle), 3), np.float32), part[triangle]
-    # Teeth stand in the same light as the whites of the eyes.
-    light_of_photo = eyes.max() / 255
     for number, name in enumerate(PARTS):
         here = kind == number
-        if name in COLOURS:
-            colours[here] = np.float32(COLOURS[name]) * light_of_photo
-        else:
+        if name not in COLOURS:
             colours[here] = _looked_up(eyes if name in ON_EYES else texture, uv[here])
+    # Teeth stand in the light of the whites of the eyes, which may lie in their sockets' shade, or of the skin.
+    skin = np.quantile(colours[kind == PARTS.index("skin")].max(1), 0.95) if len(kind) else 0
+    light_of_photo = max(eyes.max(), TEETH_LIKE_SKIN * skin) / 255
+    for name, colour in COLOURS.items():
+        colours[kind == PARTS.index(name)] = np.float32(colour) * light_of_photo
 
     def finished(pixels: np.ndarray) -> np.ndarray:
         large = np.full((height * SMOOTH, width * SMOOTH, 3), BACKDROP, np.uint8)
