@@ -3,7 +3,7 @@
 Starts from the weighted similarity (Umeyama, 1991) that carries the mean head onto the map, then solves ridge
 least-squares a few times (Gauss-Newton) for the head's motion and the coefficients of hm08's shape space together:
 identity components with a unit Gaussian prior, ARKit shapes with the network's own expression as the prior, kept within
-0 and 1. What the space cannot say (perspective, the person) comes back as a residual, low-passed but at the rims of eyes and mouth. Knows numpy,
+0 and 1. What the space cannot say (perspective, the person) comes back as a low-passed residual; the surface has it as it is at the rims of eyes and mouth. Knows numpy,
 OpenCV's filters and the topology; no images, no tensors, no Blender.
 
 Frames: the map's own (any similarity of the head frame, e.g. crop or image frame) and the head frame (metres).
@@ -45,7 +45,7 @@ class FaceFit:
     translation: np.ndarray         # (3,)
     identity: np.ndarray            # (120,) standard deviations
     expression: np.ndarray          # (52,) ARKit weights, 0..1
-    residual: np.ndarray            # (64, 64, 3) float32 head frame, metres: what the shape space cannot say, see `low_pass`
+    residual: np.ndarray            # (64, 64, 3) float32 head frame, metres: what the shape space cannot say, low-passed everywhere
 
 
 def similarity(source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
@@ -191,11 +191,11 @@ class ShapeSpace:
         coefficients = solution[MOTIONS:]
         small = self.offsets(coefficients).reshape(GRID, GRID, 3)
         seen = in_head(everything[0, self.cells], scale, rotation, translation)
-        residual = self.low_pass(seen - self.small_mean[self.cells] - small.reshape(-1, 3)[self.cells])
-        head_map = self.mean + cv2.resize(small + residual, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+        beyond = seen - self.small_mean[self.cells] - small.reshape(-1, 3)[self.cells]
+        head_map = self.mean + cv2.resize(small + self.low_pass(beyond), (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
         fitted = cv2.transform(head_map, np.column_stack([scale * rotation, translation]))
         n = self.identities
-        return FaceFit(fitted, head_map, rotation, scale, translation, coefficients[:n], coefficients[n:], residual)
+        return FaceFit(fitted, head_map, rotation, scale, translation, coefficients[:n], coefficients[n:], self.low_pass(beyond, rims=False))
 
 
 def in_head(points: np.ndarray, scale: np.ndarray, rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:

@@ -60,8 +60,9 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
         calm = _calmest(weights, recorder, grid, neutral_frame)
     expressions = space.basis[space.identities:].reshape(52, CELLS, 3)
 
-    rest = _residual_at_rest(space, offsets, known, expressions, weights, calm)
-    person = known + rest.reshape(-1, 3)
+    beyond = _beyond_at_rest(space, offsets, known, expressions, weights, calm)
+    at_rims = (space.low_pass(beyond) - space.low_pass(beyond, rims=False)).reshape(-1, 3)
+    person = known + space.low_pass(beyond).reshape(-1, 3)
 
     # On the face's cells alone, in single precision, axis by axis: all that follows is matrix products over some frames.
     mean, steady, moves = (np.ascontiguousarray(values.reshape(-1, CELLS, 3)[:, space.cells].swapaxes(1, 2), np.float32)
@@ -105,7 +106,8 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     landmarks = topology.landmarks_of(neutral)
     metric = interocular / float(np.linalg.norm(landmarks[36:42].mean(0) - landmarks[42:48].mean(0)))
     neutral = close_lips(neutral * np.float32(metric), topology)
-    residual = reading(neutral) / np.float32(metric) - known.reshape(GRID, GRID, 3)
+    # As of a photograph: a head's mesh would fold over at the lips' corners.
+    residual = reading(neutral) / np.float32(metric) - (known + at_rims).reshape(GRID, GRID, 3)
     shapes = close_lids(neutral, (shapes * metric).astype(np.float32), topology)
     weights = part_lips(completed(closed(weights), fps), neutral, shapes, topology)
     return Performance(
@@ -137,9 +139,9 @@ def _rest_weights(weights: np.ndarray, calm: int) -> np.ndarray:
     return rest
 
 
-def _residual_at_rest(space: ShapeSpace, offsets: np.ndarray, person: np.ndarray, expressions: np.ndarray,
+def _beyond_at_rest(space: ShapeSpace, offsets: np.ndarray, person: np.ndarray, expressions: np.ndarray,
                       weights: np.ndarray, calm: int) -> np.ndarray:
-    """(64, 64, 3) what the calm frames show of the person that the identity lacks, low-passed as on photographs."""
+    """(cells, 3) what the calm frames show of the person that the identity lacks."""
     quiet = weights.sum(1)
     likely = np.exp(-(quiet - quiet[calm]).clip(0) / 0.5)
     chosen = np.argsort(-likely)[:60]
@@ -148,7 +150,7 @@ def _residual_at_rest(space: ShapeSpace, offsets: np.ndarray, person: np.ndarray
     difference = np.tensordot(share, offsets[chosen].astype(np.float32), 1).T - face
     # The alignments' own error must not become part of the person.
     difference -= np.average(difference, axis=0, weights=space.cell_weights)
-    return space.low_pass(difference.astype(np.float32))
+    return difference.astype(np.float32)
 
 
 def _skull(space: ShapeSpace, topology: Topology) -> np.ndarray:
