@@ -116,6 +116,10 @@ def adapted(topology: HeadTopology, rows: np.ndarray, numbers: np.ndarray, own: 
         neutral[:topology.skin] += pushed
         neutral[topology.lashes] += topology.hung(pushed)
         eyes.append((centre, radius))
+    # A lid's corner may fold when it is pushed.
+    smoothed = topology.folds.taken_out(neutral[:topology.skin] / np.float32(metric)) * np.float32(metric)
+    neutral[topology.lashes] += topology.hung(smoothed - neutral[:topology.skin])
+    neutral[:topology.skin] = smoothed
     shapes = topology.movement_of_expression * np.float32(metric)
     own = own * np.float32(metric)
     shapes[numbers, :topology.skin] += own
