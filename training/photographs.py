@@ -1,6 +1,7 @@
 """Photographs with sparse labels: MediaPipe points and blendshape scores, one by one and as batches of augmented crops.
 
-Where an eye is shut the labels to train on are mended (`training.shut_eyes`); those kept out of training stay as they came. Reads a folder in the format of docs/training.md (`photographs-*.zip`, `points.npz`, `blendshapes.npz`); decodes it once
+Where an eye is shut the labels to train on are mended (`training.shut_eyes`); those kept out of training stay as they came.
+Reads a folder in the format of docs/training.md (`photographs-*.zip`, `points.npz`, `blendshapes.npz`); decodes it once
 into `<cache>/photographs.npy`. Crop frame and units as in `prn_blender.prn.crop`.
 """
 from __future__ import annotations

@@ -143,7 +143,7 @@ class Losses:
     def follow(self, predicted: torch.Tensor, expression: torch.Tensor, photo: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Photographs, as a teacher sees them: all of its map, how far eyes and mouth are open, its ARKit weights.
 
-        It learned from labels that keep shut eyes open (`training.shut_eyes`), so there it is not followed.
+        Where an eye is shut it is not followed: its own labels were not mended (`training.shut_eyes`).
         """
         error, seen = predicted - self.taught(photo), 1 - photo["shut"]
         around = 1 - torch.einsum("ne,ehw->nhw", photo["shut"], self.eyes)

@@ -50,7 +50,7 @@ class FaceCapture:
     crop: Crop  # the square that the network saw, image frame
     position_map: np.ndarray  # (256, 256, 3) float32, image frame: the chosen surface
     raw_position_map: np.ndarray  # (256, 256, 3) float32, image frame: as the network gave it
-    expression: np.ndarray | None  # (52,) float32 in 0..1, in the order of ARKIT_NAMES; None from weights without it
+    expression: np.ndarray | None  # (52,) float32 in 0..1, in the order of ARKIT_NAMES, shut eyes shut; None from weights without it
     rotation: np.ndarray  # (3, 3) float64
     translation: np.ndarray  # (3,) float64, pixels
     pixels_per_metre: float
