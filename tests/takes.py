@@ -31,8 +31,9 @@ class Take:
     places: np.ndarray  # (N, 2) pixels
 
 
-def make_take(count: int = 60, noise: float = 0.0, seed: int = 0, still: bool = False, missing=()) -> Take:
-    """noise: metres, standard deviation of smooth errors that differ from frame to frame. missing: frames without a face."""
+def make_take(count: int = 60, noise: float = 0.0, seed: int = 0, still: bool = False, missing=(), lids=None) -> Take:
+    """noise: metres, standard deviation of smooth errors that differ from frame to frame. missing: frames without a face. lids (N,): how
+    far they are shut, if it is not a blink."""
     space, rng = load_shape_space(), np.random.default_rng(seed)
     person = rng.normal(0, 0.8, space.identities)
     step = np.arange(count)
@@ -42,10 +43,11 @@ def make_take(count: int = 60, noise: float = 0.0, seed: int = 0, still: bool = 
     if not still:
         weights[:, JAW] = 0.35 - 0.35 * np.cos(step / count * 6 * np.pi)
         weights[:, SMILE] = 0.3 - 0.3 * np.cos(step / count * 2 * np.pi)
-        lids = np.clip(1 - np.abs(step - BLINK) / 4, 0, 1)  # a blink of a quarter of a second
-        weights[:, LEFT_LID] = weights[:, RIGHT_LID] = lids
+        weights[:, LEFT_LID] = weights[:, RIGHT_LID] = np.clip(1 - np.abs(step - BLINK) / 4, 0, 1)  # of a quarter of a second
         places[:, 0] += 20 * np.sin(step / count * 2 * np.pi)
         rotations = np.array([rotation_of(20 * np.sin(t / count * 2 * np.pi), 6 * np.cos(t / count * 2 * np.pi)) for t in step])
+    if lids is not None:
+        weights[:, LEFT_LID] = weights[:, RIGHT_LID] = lids
     frames = []
     for i in step:
         small = space.offsets(np.concatenate([person, weights[i]])).reshape(64, 64, 3)

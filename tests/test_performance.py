@@ -12,7 +12,7 @@ from prn_blender.prn.take import Smoothing
 from prn_blender.prn.take_recorder import TrackNotes
 from prn_blender.prn.take_weights import _spikes
 from prn_blender.prn.track import TrackedFace, TrackedFrame
-from takes import BLINK, FPS, JAW, LEFT_LID, SMILE, make_take, solve_take, talking, unsmoothed
+from takes import BLINK, FPS, JAW, LEFT_LID, RIGHT_LID, SMILE, make_take, solve_take, talking, unsmoothed
 
 
 def angle_between(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -38,6 +38,16 @@ def test_expression_comes_back():
     assert np.abs(performance.weights - take.weights).mean() < 0.02
     assert performance.weights.min() >= 0 and performance.weights.max() <= 1
     assert performance.weights[BLINK, LEFT_LID] > 0.9
+
+
+@pytest.mark.parametrize("seen, shown", [(0.62, 1.0), (0.40, 0.2)])
+def test_eyes_that_are_kept_shut_stay_shut(seen, shown):
+    """A network calls them half shut, and eyes that are narrow at rest a quarter; a squint stays one."""
+    step = np.arange(90)
+    lids = 0.25 + (seen - 0.25) * np.clip((step - 20) / 10, 0, 1) * np.clip((85 - step) / 10, 0, 1)
+    weights = solve_take(make_take(90, still=True, lids=lids)).weights[:, [LEFT_LID, RIGHT_LID]]
+    assert weights[:15].max() < 0.05
+    np.testing.assert_allclose(weights[40:70], shown, atol=0.08)
 
 
 def test_the_skull_stands_still_in_head_space():

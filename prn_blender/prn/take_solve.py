@@ -98,7 +98,8 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     rest_weights = _rest_weights(weights, calm)
     person = person + np.tensordot(rest_weights, shapes.reshape(52, CELLS, 3), 1)
     shapes = shapes * (1 - rest_weights)[:, None, None, None]
-    weights = np.clip((weights - rest_weights) / (1 - rest_weights), 0, 1)
+    # Shut is shut, however narrow the eyes are at rest.
+    weights = np.clip((closed(weights) - rest_weights) / (1 - rest_weights), 0, 1)
 
     rotation, translation, scale, weights, details = smoothed(grid, rotation, translation, scale, weights, details, smoothing)
 
@@ -109,7 +110,7 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     # As of a photograph: a head's mesh would fold over at the lips' corners.
     residual = reading(neutral) / np.float32(metric) - (known + at_rims).reshape(GRID, GRID, 3)
     shapes = close_lids(neutral, (shapes * metric).astype(np.float32), topology)
-    weights = part_lips(completed(closed(weights), fps), neutral, shapes, topology)
+    weights = part_lips(completed(weights, fps), neutral, shapes, topology)
     return Performance(
         name=name, fps=fps, start=grid.start, image_size=image_size, seen=grid.seen, rotation=rotation,
         translation=translation, scale=scale / metric, weights=weights.astype(np.float32),
