@@ -61,8 +61,8 @@ def capture_take(request: argparse.Namespace) -> int:
     watch = Stopwatch()
     from .prn.engine import OnnxEngine
     from .prn.performance import capture_performance
-    from .prn.take import Smoothing
     from .prn.position_map import HM08
+    from .prn.take import Smoothing
     from .prn.take_texture import make_take_skin, make_take_texture
     from .prn.weights import load_bundle
     watch.stage("start")

@@ -10,10 +10,10 @@ from exact_face import rotation_of, skin_texture
 from prn_blender.prn.crop import Crop
 from prn_blender.prn.errors import CaptureError
 from prn_blender.prn.face_fit import load_shape_space
-from prn_blender.prn.take import Smoothing
 from prn_blender.prn.plain_take import PlainRecorder, solve_plain
 from prn_blender.prn.position_map import SIZE
 from prn_blender.prn.record import of_take, write_json
+from prn_blender.prn.take import Smoothing
 from prn_blender.prn.track import TrackedFace, TrackedFrame
 from prn_blender.scene.export import export
 from prn_blender.scene.performance import build_performance

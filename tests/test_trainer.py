@@ -26,8 +26,8 @@ from training.cache import default_cache
 ROOT = Path(__file__).resolve().parent.parent
 pytest.importorskip("moderngl", reason="the trainer's environment has it, the tests' has not")
 
-from training.carried import carry_back, learned, tensors_of  # noqa: E402
 from training import taught  # noqa: E402
+from training.carried import carry_back, learned, tensors_of  # noqa: E402
 from training.train import Learner, learning_rate, save  # noqa: E402
 
 

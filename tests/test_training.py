@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from prn_blender.prn.arkit import ARKIT_NAMES
+from prn_blender.prn.blinks import LIDS
 from prn_blender.prn.image_io import load_image
 from training import shut_eyes
 from training.augment import Dice, compressed, crop_transforms, degraded, occluded, placed, warped
@@ -98,7 +99,7 @@ def eyes_open_by(left: float, right: float, scores: tuple[float, float]) -> tupl
         for lids, sign in ((upper, -1), (lower, 1)):
             points[0, lids, 0] = side + np.arange(1, 8)
             points[0, lids, 1] = sign * gap * 5
-    expression[0, shut_eyes.BLINKS] = scores
+    expression[0, LIDS] = scores
     return points, expression
 
 
@@ -115,7 +116,7 @@ def test_a_shut_eye_is_closed_and_the_other_stays():
     points, scores = eyes_open_by(0.12, 0.3, (0.6, 0.1))
     after, mended = shut_eyes.mended(points, scores, shut_eyes.shut(points, scores))
     assert shut_eyes.gaps(after)[0] == pytest.approx([shut_eyes.CLOSED, 0.3], abs=1e-4)
-    assert mended[0, shut_eyes.BLINKS] == pytest.approx([1, 0.1])
+    assert mended[0, LIDS] == pytest.approx([1, 0.1])
     assert shut_eyes.gaps(points)[0] == pytest.approx([0.12, 0.3], abs=1e-4)        # what was given stays
     narrow, _ = shut_eyes.mended(*eyes_open_by(0.05, 0.3, (0.6, 0.1)), np.float32([[1, 0]]))
     assert shut_eyes.gaps(narrow)[0] == pytest.approx([0.05, 0.3], abs=1e-4)        # nor is it opened

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from prn_blender.prn.arkit import ARKIT_NAMES, MIRRORED
+from prn_blender.prn.blinks import LIDS
 from prn_blender.prn.crop import SIDE_PER_LANDMARK_BOX
 from training.augment import Dice, crop_transforms, degraded, occluded, placed, warped
-from training.shut_eyes import BLINKS, mended, shut
+from training.shut_eyes import mended, shut
 
 PIXELS = 224
 # MediaPipe's points that sit where the 68 iBUG points do (the jaw: the nearest points of MediaPipe's face outline).
@@ -53,7 +54,7 @@ class Photographs:
         self.mirror = mirror
         self.expression, self._scored = self._scores(folder, len(labels["names"]))
         if not validation:
-            self.shut = shut(self.points, self.expression) * self._scored[:, BLINKS]       # (N, 2) how surely an eye is
+            self.shut = shut(self.points, self.expression) * self._scored[:, LIDS]       # (N, 2) how surely an eye is
             self.points, self.expression = mended(self.points, self.expression, self.shut)
         self.groups = {name: labels[name][self.chosen] for name in ("age", "gender", "race")}
 

@@ -1,16 +1,15 @@
 """Mends MediaPipe's labels of shut eyes: its points stand apart by more than lids that touch, and its score stays near a half.
 
 Where points and score together say that an eye is shut, its points come as near to each other as those of hm08's shut lids are, and its
-score becomes 1, as for rendered heads. The bounds were chosen by looking at some four hundred eyes of training photographs, sorted by gap and score: so that what is
-more likely shut than not is closed, as a network learns the likelier of two answers.
+score becomes 1, as for rendered heads. The bounds were chosen by looking at some four hundred eyes of training photographs, sorted
+by gap and score: so that what is more likely shut than not is closed, as a network learns the likelier of two answers.
 """
 from __future__ import annotations
 
 import numpy as np
 
-from prn_blender.prn.arkit import ARKIT_NAMES
+from prn_blender.prn.blinks import LIDS
 
-BLINKS = [ARKIT_NAMES.index(name) for name in ("eyeBlinkLeft", "eyeBlinkRight")]
 # MediaPipe's points, of the left eye and of the right: corners, upper lid, and below each of its points one of the lower lid.
 CORNERS = (263, 362), (33, 133)
 UPPER = (466, 388, 387, 386, 385, 384, 398), (246, 161, 160, 159, 158, 157, 173)
@@ -33,7 +32,7 @@ def gaps(points: np.ndarray) -> np.ndarray:
 
 def shut(points: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """(N, 2) float32, how surely each eye is shut, left and right. points (N, 478, 3); scores (N, 52)."""
-    sign = scores[:, BLINKS] - PER_GAP * (gaps(points) - GAP)
+    sign = scores[:, LIDS] - PER_GAP * (gaps(points) - GAP)
     return np.clip((sign - SURE[0]) / (SURE[1] - SURE[0]), 0, 1).astype(np.float32)
 
 
@@ -45,5 +44,5 @@ def mended(points: np.ndarray, scores: np.ndarray, share: np.ndarray) -> tuple[n
         towards = nearer[:, eye, None, None] * (points[:, lower] - points[:, upper]) / 2
         points[:, upper] += towards
         points[:, lower] -= towards
-    scores[:, BLINKS] += share * (1 - scores[:, BLINKS])
+    scores[:, LIDS] += share * (1 - scores[:, LIDS])
     return points, scores

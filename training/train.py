@@ -24,6 +24,7 @@ import torch
 from safetensors.numpy import load_file
 from torch.nn import functional as F
 
+from prn_blender.prn.blinks import LIDS
 from prn_blender.prn.network import (DECODER_SIZE, ENCODERS, IMAGES, INPUT_SIZE, PositionMapNetwork, bicubic, enlarged,
                                      mean_in_crop)
 from prn_blender.prn.weights import SAFETENSORS_NAME, default_folder
@@ -35,7 +36,6 @@ from training.drawing import SHARD, draw, draw_beside, missing_shards
 from training.face_kit import build
 from training.kit import Kit
 from training.photographs import PhotographBatches, Photographs
-from training.shut_eyes import BLINKS
 from training.skins import make_skins
 from training.synthetic import SyntheticHeads
 
@@ -149,7 +149,7 @@ class Losses:
         around = 1 - torch.einsum("ne,ehw->nhw", photo["shut"], self.eyes)
         sides = torch.cat([seen[:, [1]].expand(-1, 3), seen[:, [0]].expand(-1, 3), seen.new_ones(len(seen), len(OPENINGS) - 6)], 1)
         scored = torch.ones_like(expression)
-        scored[:, BLINKS] = seen
+        scored[:, LIDS] = seen
         return {"follow": 200 * (error.abs() * self.weights * around[:, None]).mean(),
                 "follow_openings": 200 * (self.openings(self.at_points(error)).abs() * sides[..., None]).mean(),
                 "follow_scores": 100 * ((expression - photo["taught_scores"]) ** 2 * scored).mean()}

@@ -6,10 +6,12 @@ one below. What lies between them is shared out to both rims and fades away from
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 
-from .arkit import ARKIT_NAMES
+from .blinks import LIDS
 from .openings import opening_texels
 from .position_map import SIZE, Topology
 
@@ -25,10 +27,7 @@ def close_lids(neutral: np.ndarray, shapes: np.ndarray, topology: Topology) -> n
     neutral (256, 256, 3); both in the head frame, metres. A copy; the other shapes stay.
     """
     shapes = shapes.copy()
-    for opening in _eyes_and_mouth(topology)[0]:
-        columns = np.flatnonzero(opening.any(0))
-        # The viewer's left eye is the person's right one.
-        number = ARKIT_NAMES.index("eyeBlinkRight" if columns.mean() < SIZE / 2 else "eyeBlinkLeft")
+    for number, opening in zip(LIDS, _eyes_and_mouth(topology)[0]):
         for _ in range(_ROUNDS):
             lids = neutral + cv2.resize(shapes[number], (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
             shapes[number] += _small(_sealing(lids, opening, UPPER_LID), shapes.shape[1])
@@ -38,9 +37,7 @@ def close_lids(neutral: np.ndarray, shapes: np.ndarray, topology: Topology) -> n
 def shut_eyes(position_map: np.ndarray, share: np.ndarray, topology: Topology) -> np.ndarray:
     """A map (256, 256, 3), in any frame, with its lids brought together by a share (2,) of what is between them, left and right eye."""
     result = position_map
-    for opening in _eyes_and_mouth(topology)[0]:
-        # The viewer's left eye is the person's right one.
-        of_eye = float(share[1 if np.flatnonzero(opening.any(0)).mean() < SIZE / 2 else 0])
+    for of_eye, opening in zip(share.tolist(), _eyes_and_mouth(topology)[0]):
         if of_eye > 0:
             together = position_map
             for _ in range(_ROUNDS):
@@ -82,11 +79,13 @@ def part_lips(weights: np.ndarray, neutral: np.ndarray, shapes: np.ndarray, topo
     return weights
 
 
+@lru_cache(maxsize=2)
 def _eyes_and_mouth(topology: Topology) -> tuple[list[np.ndarray], np.ndarray]:
-    """The openings' texels, (256, 256) bool each: of the eyes, and of the mouth, which lies below them."""
+    """The openings' texels, (256, 256) bool each: of the left eye and the right, and of the mouth, which lies below them."""
     count, labels = cv2.connectedComponents(opening_texels(topology).astype(np.uint8), connectivity=4)
     *eyes, mouth = sorted((labels == label for label in range(1, count)), key=lambda opening: np.flatnonzero(opening.any(1)).mean())
-    return eyes, mouth
+    # The viewer's left eye is the person's right one.
+    return sorted(eyes, key=lambda eye: -np.flatnonzero(eye.any(0)).mean()), mouth
 
 
 def _rims(head_map: np.ndarray, opening: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:

@@ -3,8 +3,8 @@
 Starts from the weighted similarity (Umeyama, 1991) that carries the mean head onto the map, then solves ridge
 least-squares a few times (Gauss-Newton) for the head's motion and the coefficients of hm08's shape space together:
 identity components with a unit Gaussian prior, ARKit shapes with the network's own expression as the prior, kept within
-0 and 1. What the space cannot say (perspective, the person) comes back as a low-passed residual; the surface has it as it is at the rims of eyes and mouth. Knows numpy,
-OpenCV's filters and the topology; no images, no tensors, no Blender.
+0 and 1. What the space cannot say (perspective, the person) comes back as a low-passed residual; the surface has it as it is
+at the rims of eyes and mouth. Knows numpy, OpenCV's filters and the topology; no images, no tensors, no Blender.
 
 Frames: the map's own (any similarity of the head frame, e.g. crop or image frame) and the head frame (metres).
 """
@@ -149,15 +149,19 @@ class ShapeSpace:
         """(4096, 3) offsets from the mean of every grid cell, metres."""
         return (coefficients.astype(np.float32) @ self.basis).reshape(-1, 3)
 
-    def low_pass(self, residual: np.ndarray, rims: bool = True) -> np.ndarray:
-        """(64, 64, 3) residuals (cells, 3) blurred within the mask, and carried smoothly beyond it. rims: but as they are at the rims of
-        eyes and mouth, so that what is shut is shut."""
+    def low_pass(self, residual: np.ndarray) -> np.ndarray:
+        """(64, 64, 3) residuals (cells, 3) blurred within the mask, and carried smoothly beyond it."""
+        return cv2.GaussianBlur(self._laid_out(residual).reshape(GRID, GRID, 3), (0, 0), RESIDUAL_BLUR) * self._grid_gain
+
+    def sharp_at_rims(self, blurred: np.ndarray, residual: np.ndarray) -> np.ndarray:
+        """(64, 64, 3) residuals that `low_pass` has blurred, as they are (cells, 3) at the rims of eyes and mouth: what is shut is shut."""
+        return blurred + self._rim * (self._laid_out(residual)[self._nearest].reshape(GRID, GRID, 3) - blurred)
+
+    def _laid_out(self, residual: np.ndarray) -> np.ndarray:
+        """(4096, 3) residuals (cells, 3) in their places, 0 beside the mask."""
         grid = np.zeros((GRID * GRID, 3), np.float32)
         grid[self.cells] = residual
-        blurred = cv2.GaussianBlur(grid.reshape(GRID, GRID, 3), (0, 0), RESIDUAL_BLUR) * self._grid_gain
-        if not rims:
-            return blurred
-        return blurred + self._rim * (grid[self._nearest].reshape(GRID, GRID, 3) - blurred)
+        return grid
 
     def align(self, everything: np.ndarray,
               expression: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -192,10 +196,11 @@ class ShapeSpace:
         small = self.offsets(coefficients).reshape(GRID, GRID, 3)
         seen = in_head(everything[0, self.cells], scale, rotation, translation)
         beyond = seen - self.small_mean[self.cells] - small.reshape(-1, 3)[self.cells]
-        head_map = self.mean + cv2.resize(small + self.low_pass(beyond), (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+        residual = self.low_pass(beyond)
+        head_map = self.mean + cv2.resize(small + self.sharp_at_rims(residual, beyond), (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
         fitted = cv2.transform(head_map, np.column_stack([scale * rotation, translation]))
         n = self.identities
-        return FaceFit(fitted, head_map, rotation, scale, translation, coefficients[:n], coefficients[n:], self.low_pass(beyond, rims=False))
+        return FaceFit(fitted, head_map, rotation, scale, translation, coefficients[:n], coefficients[n:], residual)
 
 
 def in_head(points: np.ndarray, scale: np.ndarray, rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from .face_fit import GRID
 from .position_map import SIZE, Topology
 from .track import TrackedFace
 
-_BLOCK = 16                 # frames that are computed together: a matrix product over some costs little more than for one
+BLOCK = 16                 # frames that are computed together: a matrix product over some costs little more than for one
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class VertexFrames:
     def _keep(self, offsets: np.ndarray) -> None:
         """offsets (52 + K, V, 3): of the ARKit shapes, then of the details."""
         self._flat = offsets.reshape(len(offsets), -1).astype(np.float32)
-        self._first, self._block = -_BLOCK, self.shapes[:0]
+        self._first, self._block = -BLOCK, self.shapes[:0]
 
     def __len__(self) -> int:
         return len(self.performance)
@@ -118,10 +118,10 @@ class VertexFrames:
     def __getitem__(self, frame: int) -> np.ndarray:
         if not 0 <= frame < len(self):
             raise IndexError(frame)
-        if not self._first <= frame < self._first + _BLOCK:
+        if not self._first <= frame < self._first + BLOCK:
             # Frames are mostly asked for in order.
-            self._first = frame - frame % _BLOCK
-            part = slice(self._first, self._first + _BLOCK)
+            self._first = frame - frame % BLOCK
+            part = slice(self._first, self._first + BLOCK)
             weights = np.concatenate([self.performance.weights[part], self.performance.details[part]], 1).astype(np.float32)
             self._block = (weights @ self._flat).reshape(len(weights), -1, 3) + self.neutral
         return self._block[frame - self._first]

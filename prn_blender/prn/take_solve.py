@@ -61,8 +61,9 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     expressions = space.basis[space.identities:].reshape(52, CELLS, 3)
 
     beyond = _beyond_at_rest(space, offsets, known, expressions, weights, calm)
-    at_rims = (space.low_pass(beyond) - space.low_pass(beyond, rims=False)).reshape(-1, 3)
-    person = known + space.low_pass(beyond).reshape(-1, 3)
+    blurred = space.low_pass(beyond)
+    rest = space.sharp_at_rims(blurred, beyond)
+    person = known + rest.reshape(-1, 3)
 
     # On the face's cells alone, in single precision, axis by axis: all that follows is matrix products over some frames.
     mean, steady, moves = (np.ascontiguousarray(values.reshape(-1, CELLS, 3)[:, space.cells].swapaxes(1, 2), np.float32)
@@ -87,7 +88,7 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
         seen = offsets[frames].astype(np.float32) + (mean - shifted[..., None])
         residual = (turned / grown[:, None, None]).swapaxes(1, 2) @ seen - explained(frames)
         # Lids and lips move by the shapes: what single frames show beyond them there is noise for the most part.
-        low = [space.low_pass(one.T, rims=False) * believed for one in residual]
+        low = [space.low_pass(one.T) * believed for one in residual]
         return np.stack([cv2.resize(one, (RESIDUAL, RESIDUAL), interpolation=cv2.INTER_AREA).ravel() for one in low])
 
     details, detail_shapes = compressed(residuals, len(offsets))
@@ -108,7 +109,7 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     metric = interocular / float(np.linalg.norm(landmarks[36:42].mean(0) - landmarks[42:48].mean(0)))
     neutral = close_lips(neutral * np.float32(metric), topology)
     # As of a photograph: a head's mesh would fold over at the lips' corners.
-    residual = reading(neutral) / np.float32(metric) - (known + at_rims).reshape(GRID, GRID, 3)
+    residual = reading(neutral) / np.float32(metric) - (known + (rest - blurred).reshape(-1, 3)).reshape(GRID, GRID, 3)
     shapes = close_lids(neutral, (shapes * metric).astype(np.float32), topology)
     weights = part_lips(completed(weights, fps), neutral, shapes, topology)
     return Performance(

@@ -18,10 +18,10 @@ import numpy as np
 from .arkit import ARKIT_NAMES
 from .face_fit import MOTIONS, ShapeSpace
 from .skin_motion import SkinMotion
+from .take import BLOCK
 from .take_recorder import Recorder
 from .time_grid import EYE_SHAPES, TimeGrid
 
-_BLOCK = 16                 # frames that are worked on together
 _ROUNDS = 3                 # of solving for the identity and for the expressions in turn
 _WORTH = 40.0               # a take's frames err together: however many, they count as these few against the identity's prior
 # How far the network's ARKit weights are off, as the take's solve sees it. A map says less about lids and lips than the
@@ -161,10 +161,10 @@ def in_blocks(function: Callable[[np.ndarray], Any], frames: np.ndarray, report:
     """
     hands, found = ThreadPoolExecutor(os.cpu_count(), "PRN solve"), []
     try:
-        for values in hands.map(function, np.split(frames, range(_BLOCK, len(frames), _BLOCK))):
+        for values in hands.map(function, np.split(frames, range(BLOCK, len(frames), BLOCK))):
             found.append(values)
             if report:
-                report(min(_BLOCK * len(found), len(frames)))
+                report(min(BLOCK * len(found), len(frames)))
     finally:
         hands.shutdown(cancel_futures=True)
     return found
