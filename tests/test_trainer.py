@@ -71,8 +71,8 @@ class OneAfterTheOther:
     def __len__(self) -> int:
         return self.count
 
-    def upright(self, index: int, size: int) -> tuple[np.ndarray, None]:
-        self.asked += 1
+    def upright(self, index: int, size: int, wider: float) -> tuple[np.ndarray, None]:
+        self.asked += wider == 1
         return np.random.default_rng(index).integers(0, 256, (size, size, 3), dtype=np.uint8), None
 
 

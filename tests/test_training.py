@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from prn_blender.prn import contact
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.blinks import LIDS
 from prn_blender.prn.image_io import load_image
-from training import shut_eyes
+from prn_blender.prn.position_map import load_topology
+from training import shut_eyes, taught
 from training.augment import Dice, compressed, crop_transforms, degraded, occluded, placed, warped
 from training.people import random_expression, random_identity
 from training.photographs import PIXELS, PhotographBatches, upright_transforms
@@ -154,6 +156,53 @@ def test_a_teachers_answer_moves_with_the_crop():
     for half, where in ((slice(0, 239), column), (slice(239, 478), 63 - column)):
         assert torch.allclose(said[:, :, row, where].transpose(1, 2), batch["points"][:, half, :3], atol=1e-4)
     assert set(map(tuple, batch["shut"].tolist())) == {(1.0, 0.0), (0.0, 1.0)}      # mirrored, and not
+
+
+class DotFinder:
+    """In a network's place: its map lies wholly at the bright dot of a picture, and only its first weight of a left side is 1."""
+
+    mean = torch.zeros(1, 3, 256, 256)
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        return images
+
+    def decode(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        size = images.shape[2]
+        place = (images[:, 0].flatten(1).argmax(1)[:, None] // torch.tensor([1, size]) % size + 0.5) / size - 0.5
+        logits = torch.full((len(images), 52), -20.0)
+        logits[:, LIDS[0]] = 20
+        return torch.cat([place, torch.zeros(len(images), 1)], 1)[:, :, None, None].expand(-1, 3, 64, 64), logits
+
+
+def test_a_teacher_sees_in_three_sizes_and_mirrored():
+    """What it says of wider, narrower and mirrored crops comes back to the photograph's own."""
+    size, dot = 192, np.array([60, 131])
+    crops = []
+    for wider in taught.SIZES:
+        crop = np.zeros((1, size, size, 3), np.uint8)
+        column, row = np.round((dot - (size - 1) / 2) / wider + (size - 1) / 2).astype(int)
+        crop[0, row, column] = 255
+        crops.append(torch.from_numpy(crop))
+    offsets, scores = taught.seen(DotFinder(), crops)
+    assert offsets.shape == (1, 3, 64, 64) and scores.shape == (1, 52)
+    expected = (dot + 0.5) / size - 0.5
+    assert torch.allclose(offsets[0, :2], torch.tensor(expected, dtype=torch.float32)[:, None, None], atol=0.003)
+    assert scores[0, LIDS].tolist() == pytest.approx([0.5, 0.5], abs=1e-3)        # the mirror image's left is the right
+
+
+def test_the_edges_of_a_shut_eye_lie_on_each_other():
+    """What training brings together is what a capture does."""
+    topology = load_topology()
+    left, right = (edges.transpose(1, 0, 2) for edges in contact.lid_edges(topology))
+    assert (left[:, :, 0].mean() > 127.5 > right[:, :, 0].mean()) and (left[0, :, 1] < left[1, :, 1]).all()      # the person's left; above, below
+
+    def apart(head_map: np.ndarray, edges: np.ndarray) -> float:
+        upper, lower = (head_map[rows, columns] for columns, rows in edges.transpose(0, 2, 1))
+        return float(np.linalg.norm(upper - lower, axis=1).mean())
+
+    before, after = topology.mean, contact.shut_eyes(topology.mean, np.array([1.0, 0.0]), topology)
+    assert apart(before, left) > 0.005                                      # metres
+    assert apart(after, left) < 0.1 * apart(before, left) and apart(after, right) == pytest.approx(apart(before, right), abs=1e-5)
 
 
 def test_subdivision_keeps_what_is_flat():

@@ -142,10 +142,11 @@ class Photographs:
     def __len__(self) -> int:
         return len(self.chosen)
 
-    def upright(self, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """A photograph's own crop, unchanged: image (size, size, 3) uint8 and points (K, 4) in crop units with their trust."""
+    def upright(self, index: int, size: int, wider: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+        """A photograph's own crop, or one so many times as wide: image (size, size, 3) uint8 and points (K, 4) in crop units with their trust."""
         points = self.points[index]
-        transform = upright_transforms(points[None], size)[0]
+        transform = upright_transforms(points[None], size)[0] / wider
+        transform[:, 2] += (size - 1) / 2 * (1 - 1 / wider)
         scale = transform[0, 0]
         image = cv2.warpAffine(self.pixels[self.chosen[index]], transform, (size, size), flags=cv2.INTER_LINEAR,
                                borderMode=cv2.BORDER_REPLICATE)
@@ -180,8 +181,8 @@ class PhotographBatches:
 
     def batch(self, dice: Dice, count: int, size: int) -> dict[str, torch.Tensor]:
         """`count` crops, every third one of the expressive photographs: image (N, 3, size, size) in 0..1, points (N, K, 4)
-        and the jaw's outline (N, J, 3) in crop units, each with its trust; ARKit scores and how far to believe them (N, 52); how
-        surely each eye is shut (N, 2). Of a teacher, if there is one: `taught_scores`, `taught_offsets` (N, 3, 64, 64), mirrored as the
+        and the jaw's outline (N, J, 3) in crop units, each with its trust; how far the face looks into the camera, `frontal` (N,); ARKit
+        scores and how far to believe them (N, 52); how surely each eye is shut (N, 2). Of a teacher, if there is one: `taught_scores`, `taught_offsets` (N, 3, 64, 64), mirrored as the
         crop is, and what takes its maps to this crop, `taught_crop` (N, 2, 3) for x and y and `taught_depth` (N) for z."""
         expressive = self.expressive[dice.below(len(self.expressive), count // 3)]
         chosen = torch.cat([expressive, dice.below(len(self.numbers), count - count // 3)])
@@ -202,10 +203,11 @@ class PhotographBatches:
         image = degraded(dice, occluded(dice, image, 0.10))
         flat = placed(points[:, :, :2], transforms, size)
         depth = points[:, self.usable, 2:] * torch.linalg.det(linear).sqrt()[:, None, None] / size
-        jaw = torch.cat([flat[:, self.jaw], self.frontal[chosen][:, None, None].expand(count, len(self.jaw), 1)], 2)
+        frontal = self.frontal[chosen]
+        jaw = torch.cat([flat[:, self.jaw], frontal[:, None, None].expand(count, len(self.jaw), 1)], 2)
         shut = torch.where(turned[:, None], self.shut[chosen].flip(1), self.shut[chosen])
         return {"image": image, "points": torch.cat([flat[:, self.usable], depth, trust[:, self.usable, None]], 2), "jaw": jaw,
-                "scores": scores, "believed": believed, "shut": shut} | self._as_taught(chosen, turned, whole, size)
+                "frontal": frontal, "scores": scores, "believed": believed, "shut": shut} | self._as_taught(chosen, turned, whole, size)
 
     def _as_taught(self, chosen: torch.Tensor, turned: torch.Tensor, whole: torch.Tensor, size: int) -> dict[str, torch.Tensor]:
         """A teacher's answers on `chosen`, and what takes them to crops by `whole` (N, 2, 3) of photograph pixels; `turned` are mirrored."""

@@ -1,21 +1,25 @@
 """What a wide network that has learned before says of every photograph: labels for lighter ones (distillation, Hinton et al., 2015).
 
-It sees each photograph once, in its own crop, before anything is covered or lost; a batch moves the answer with its crop. They are kept in
-`<cache>/taught.npz`, and asked for anew when the teacher is another one.
+It sees each photograph as a still is captured, in three sizes and their mirror images, before anything is covered or lost, and once: a batch
+moves the answer with its crop. They are kept in `<cache>/taught.npz`, and asked for anew when the teacher is another one.
 """
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
+from prn_blender.prn.arkit import MIRRORED
 from prn_blender.prn.network import DECODER_SIZE, INPUT_SIZE, PositionMapNetwork
 from training.carried import fill, tensors_of
 from training.photographs import Photographs
 
-TOGETHER = 64                   # photographs
+TOGETHER = 256                  # photographs
+SIZES = 0.93, 1.0, 1.07         # of a photograph's own crop
 
 
 def answers(teacher: Path, cache: Path, photographs: Photographs, mean: np.ndarray, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
@@ -26,7 +30,7 @@ def answers(teacher: Path, cache: Path, photographs: Photographs, mean: np.ndarr
     tensors, path = tensors_of(teacher, "wide"), cache / "taught.npz"
     network = PositionMapNetwork(mean, "wide")
     fill(network, tensors, f"'{teacher}' does not hold the weights of a wide network: give a folder that training.pack --weights wrote.")
-    name = hashlib.sha256(tensors["mixture.weight"].tobytes()).hexdigest()
+    name = hashlib.sha256(tensors["mixture.weight"].tobytes() + np.float64(SIZES).tobytes()).hexdigest()
     if path.exists():
         known = np.load(path)
         if str(known["teacher"]) == name and len(known["scores"]) == len(photographs):
@@ -34,14 +38,29 @@ def answers(teacher: Path, cache: Path, photographs: Photographs, mean: np.ndarr
     network.to(device, memory_format=torch.channels_last).eval()
     offsets = np.empty((len(photographs), 3, DECODER_SIZE, DECODER_SIZE), np.float16)
     scores = np.empty((len(photographs), 52), np.float16)
-    for first in range(0, len(photographs), TOGETHER):
-        part = range(first, min(first + TOGETHER, len(photographs)))
-        images = torch.from_numpy(np.stack([photographs.upright(index, INPUT_SIZE)[0] for index in part])).to(device)
-        with torch.inference_mode():
-            images = (images.permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=torch.channels_last)
-            found, logits = network.decode(network.encode(images))
-        offsets[part], scores[part] = found.cpu().numpy(), torch.sigmoid(logits).cpu().numpy()
+    with ThreadPoolExecutor() as pool:
+        for first in range(0, len(photographs), TOGETHER):
+            part = range(first, min(first + TOGETHER, len(photographs)))
+            crops = [np.stack(list(pool.map(lambda index: photographs.upright(index, INPUT_SIZE, size)[0], part))) for size in SIZES]
+            found, said = seen(network, [torch.from_numpy(crop).to(device) for crop in crops])
+            offsets[part], scores[part] = found.cpu().numpy(), said.cpu().numpy()
     partial = cache / "taught.partial.npz"
     np.savez(partial, teacher=name, offsets=offsets, scores=scores)
     partial.rename(path)
+    return offsets, scores
+
+
+@torch.inference_mode()
+def seen(network: PositionMapNetwork, crops: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means over crops (N, 192, 192, 3) uint8 of SIZES and their mirror images: offsets in the own crop's units, and ARKit weights."""
+    mean = F.avg_pool2d(network.mean, network.mean.shape[2] // DECODER_SIZE)
+    mirror = mean.new_tensor([-1, 1, 1])[:, None, None]
+    offsets, scores = torch.zeros_like(mean), torch.zeros(1, device=mean.device)
+    for size, crop in zip(SIZES, crops):
+        images = (crop.permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=torch.channels_last)
+        found, logits = network.decode(network.encode(images))
+        again, swapped = network.decode(network.encode(images.flip(3)))
+        both = (found + again.flip(3) * mirror) / 2
+        offsets = offsets + (size * (mean + both) - mean) / len(SIZES)
+        scores = scores + (torch.sigmoid(logits) + torch.sigmoid(swapped)[:, list(MIRRORED)]) / (2 * len(SIZES))
     return offsets, scores

@@ -24,7 +24,7 @@ import torch
 from safetensors.numpy import load_file
 from torch.nn import functional as F
 
-from prn_blender.prn.blinks import LIDS
+from prn_blender.prn.contact import lid_edges
 from prn_blender.prn.network import (DECODER_SIZE, ENCODERS, IMAGES, INPUT_SIZE, PositionMapNetwork, bicubic, enlarged,
                                      mean_in_crop)
 from prn_blender.prn.weights import SAFETENSORS_NAME, default_folder
@@ -50,6 +50,25 @@ HALVES = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_support
 FIRST_SHARDS = 4                # of each kind of picture must be there before training begins
 
 
+class Readings:
+    """Places on the map, at which maps of the loss's size are read bilinearly."""
+
+    def __init__(self, texels: np.ndarray, step: int, size: int, device: torch.device) -> None:
+        """texels (K, 2): columns and rows of a map of `step` times `size`."""
+        points = (texels + 0.5) / step - 0.5
+        low = np.clip(np.floor(points), 0, size - 2).astype(int)
+        share = points - low
+        corners = [(0, 0), (1, 0), (0, 1), (1, 1)]
+        self.index = torch.tensor(np.stack([(low[:, 1] + b) * size + low[:, 0] + a for a, b in corners]), device=device)
+        self.share = torch.tensor(np.stack([np.abs(1 - a - share[:, 0]) * np.abs(1 - b - share[:, 1]) for a, b in corners]),
+                                  dtype=torch.float32, device=device)
+
+    def of(self, maps: torch.Tensor) -> torch.Tensor:
+        """Maps (N, 3, S, S) at these places, (N, K, 3)."""
+        flat = maps.flatten(2)
+        return sum(flat.index_select(2, self.index[k]) * self.share[k] for k in range(4)).transpose(1, 2)
+
+
 class Losses:
     """The terms of the loss on one device; all positions in crop units, all terms in percent of the crop."""
 
@@ -66,18 +85,11 @@ class Losses:
         self.basis = torch.tensor(basis.reshape(len(basis), -1), device=device)
         pooled = mean_in_crop(kit.topology).reshape(size, step, size, step, 3).mean((1, 3)).transpose(2, 0, 1)
         self.pooled_mean = torch.tensor(pooled, device=device)                  # (3, S, S) the mean map in crop units
-        # The person's left eye first, which lies on the map's right.
-        eyes = [kit.topology.regions[name].reshape(size, step, size, step).mean((1, 3)) for name in ("eye_right", "eye_left")]
-        self.eyes = torch.tensor(np.stack(eyes), dtype=torch.float32, device=device)
         texels = kit.mediapipe[kit.mediapipe_usable]
-        points = (texels + 0.5) / step - 0.5
-        low = np.clip(np.floor(points), 0, size - 2).astype(int)
-        share = points - low
-        corners = [(0, 0), (1, 0), (0, 1), (1, 1)]
-        self.corner_index = torch.tensor(np.stack([(low[:, 1] + b) * size + low[:, 0] + a for a, b in corners]),
-                                         device=device)
-        self.corner_share = torch.tensor(np.stack([np.abs(1 - a - share[:, 0]) * np.abs(1 - b - share[:, 1])
-                                                   for a, b in corners]), dtype=torch.float32, device=device)
+        self.points = Readings(texels, step, size, device)
+        edges = lid_edges(kit.topology)
+        self.upper_edges, self.lower_edges = (Readings(np.concatenate(edges)[:, side], step, size, device) for side in (0, 1))
+        self.eye_of_edge = torch.tensor(np.repeat([0, 1], [len(edge) for edge in edges]), device=device)
         lifted = np.flatnonzero(kit.mediapipe_usable).tolist()
         self.upper, self.lower = (torch.tensor([lifted.index(pair[k]) for pair in OPENINGS], device=device) for k in (0, 1))
         face = kit.topology.mask & ~kit.topology.regions["ears"] & ~kit.topology.regions["neck"]
@@ -112,27 +124,27 @@ class Losses:
         error = predicted - target
         return {"map": 100 * (error.abs() * self.weights).mean(),
                 "slope": 250 * (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()),
-                "lids": 100 * self.openings(self.at_points(error)).abs().mean()}
+                "lids": 100 * self.openings(self.points.of(error)).abs().mean()}
 
     def openings(self, points: torch.Tensor) -> torch.Tensor:
         """(N, P, 2) from the lower lids and lip to the upper, of MediaPipe's usable points (N, K, 2+)."""
         points = points[..., :2]
         return points.index_select(1, self.upper) - points.index_select(1, self.lower)
 
-    def at_points(self, predicted: torch.Tensor) -> torch.Tensor:
-        """Maps (N, 3, S, S) at MediaPipe's usable points, (N, K, 3)."""
-        flat = predicted.flatten(2)
-        return sum(flat.index_select(2, self.corner_index[k]) * self.corner_share[k] for k in range(4)).transpose(1, 2)
-
     def sparse(self, predicted: torch.Tensor, points: torch.Tensor) -> dict[str, torch.Tensor]:
         """Photographs: L1 at MediaPipe's points (N, K, 4; last their trust), x, y in full, z softly and up to an offset."""
-        error, trust = self.at_points(predicted) - points[..., :3], points[..., 3:]
+        error, trust = self.points.of(predicted) - points[..., :3], points[..., 3:]
         offset = (error[..., 2:] * trust).sum(1, keepdim=True) / trust.sum(1, keepdim=True).clamp_min(1e-3)
         weights = self.point_weights * trust
         both = torch.minimum(trust[:, self.upper], trust[:, self.lower])
         return {"points": 200 * (error[..., :2].abs() * weights).mean(),
                 "openings": 300 * (self.openings(error).abs() * both).mean(),
                 "depth": 60 * ((error[..., 2:] - offset).abs() * weights).mean()}
+
+    def shut(self, predicted: torch.Tensor, shut: torch.Tensor) -> torch.Tensor:
+        """Photographs: the edges of lids that are shut lie on each other; MediaPipe's points lie beside them. shut (N, 2): how surely."""
+        gaps = (self.upper_edges.of(predicted) - self.lower_edges.of(predicted))[..., :2]
+        return 300 * (gaps.abs() * shut[:, self.eye_of_edge, None]).mean()
 
     def taught(self, photo: dict[str, torch.Tensor]) -> torch.Tensor:
         """A teacher's maps of photographs (N, 3, S, S), in the units of their crops."""
@@ -141,18 +153,15 @@ class Losses:
         return torch.cat([flat, maps[:, 2:] * photo["taught_depth"][:, None, None]], 1).unflatten(2, self.mean.shape[:2])
 
     def follow(self, predicted: torch.Tensor, expression: torch.Tensor, photo: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Photographs, as a teacher sees them: all of its map, how far eyes and mouth are open, its ARKit weights.
+        """Photographs, as a teacher sees them: its map, how far eyes and mouth are open, its ARKit weights.
 
-        Where an eye is shut it is not followed: its own labels were not mended (`training.shut_eyes`).
+        Its map is followed as far as the face looks into the camera: no label has told it where the hidden side of a turned head is, and
+        what it is off there grows from teacher to pupil.
         """
-        error, seen = predicted - self.taught(photo), 1 - photo["shut"]
-        around = 1 - torch.einsum("ne,ehw->nhw", photo["shut"], self.eyes)
-        sides = torch.cat([seen[:, [1]].expand(-1, 3), seen[:, [0]].expand(-1, 3), seen.new_ones(len(seen), len(OPENINGS) - 6)], 1)
-        scored = torch.ones_like(expression)
-        scored[:, LIDS] = seen
-        return {"follow": 200 * (error.abs() * self.weights * around[:, None]).mean(),
-                "follow_openings": 200 * (self.openings(self.at_points(error)).abs() * sides[..., None]).mean(),
-                "follow_scores": 100 * ((expression - photo["taught_scores"]) ** 2 * scored).mean()}
+        error = predicted - self.taught(photo)
+        return {"follow": 200 * (error.abs() * self.weights * photo["frontal"][:, None, None, None]).mean(),
+                "follow_openings": 200 * self.openings(self.points.of(error)).abs().mean(),
+                "follow_scores": 100 * ((expression - photo["taught_scores"]) ** 2).mean()}
 
     def outline(self, predicted: torch.Tensor, jaw: torch.Tensor) -> torch.Tensor:
         """Photographs from the front: the face reaches as far outwards as the jaw's outline (N, J, 3; last its trust).
@@ -307,7 +316,7 @@ class Validation:
         total = []
         for images, points in zip(self.images.split(50), self.points.split(50)):
             offsets = enlarged(network.decode(network.encode(images.permute(0, 3, 1, 2).float() / 255))[0], losses.enlarging)
-            found = losses.at_points(offsets + losses.pooled_mean)
+            found = losses.points.of(offsets + losses.pooled_mean)
             error = (found - points[..., :3])[..., :2].norm(dim=-1).mean(1)
             extent = points[..., :2].amax(1) - points[..., :2].amin(1)
             total.append(error / extent.prod(1).sqrt())
@@ -379,6 +388,7 @@ def loss_terms(learner: Learner, images: torch.Tensor, batch: Batch, truth: torc
         trust = photo["believed"]
         terms |= losses.sparse(predicted[:count], photo["points"])
         terms |= {"outline": losses.outline(predicted[:count], photo["jaw"]), "smooth": losses.smooth(offsets[:count]),
+                  "shut": losses.shut(predicted[:count], photo["shut"]),
                   "scores": 100 * ((expression[:count] - photo["scores"]) ** 2 * trust).sum() / trust.sum().clamp_min(1)}
         if "taught_offsets" in photo:
             terms |= losses.follow(predicted[:count], expression[:count], photo)

@@ -46,6 +46,11 @@ def shut_eyes(position_map: np.ndarray, share: np.ndarray, topology: Topology) -
     return np.asarray(result, np.float32)
 
 
+def lid_edges(topology: Topology) -> list[np.ndarray]:
+    """Of the left eye and the right, (K, 2, 2): the texels (column, row) of the upper lid's edge and the lower one's that meet when it is shut."""
+    return [_facing(opening) for opening in _eyes_and_mouth(topology)[0]]
+
+
 def close_lips(neutral: np.ndarray, topology: Topology) -> np.ndarray:
     """The neutral (256, 256, 3) with its lips together, if they nearly are; otherwise as it is."""
     _, mouth = _eyes_and_mouth(topology)
@@ -88,13 +93,16 @@ def _eyes_and_mouth(topology: Topology) -> tuple[list[np.ndarray], np.ndarray]:
     return sorted(eyes, key=lambda eye: -np.flatnonzero(eye.any(0)).mean()), mouth
 
 
+def _facing(opening: np.ndarray) -> np.ndarray:
+    """(K, 2, 2) the texels (column, row) of the rim above and below the opening, for each of its columns."""
+    columns = np.flatnonzero(opening.any(0))
+    rows = [np.flatnonzero(opening[:, column]) for column in columns]
+    return np.array([[(column, inside[0] - 1), (column, inside[-1] + 1)] for column, inside in zip(columns, rows)])
+
+
 def _rims(head_map: np.ndarray, opening: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
     """Column, and the points of the rim above and below the opening, for each of its columns."""
-    rims = []
-    for column in np.flatnonzero(opening.any(0)):
-        rows = np.flatnonzero(opening[:, column])
-        rims.append((int(column), head_map[rows[0] - 1, column], head_map[rows[-1] + 1, column]))
-    return rims
+    return [(int(column), head_map[above, column], head_map[below, column]) for (column, above), (_, below) in _facing(opening)]
 
 
 def _sealing(head_map: np.ndarray, opening: np.ndarray, upper_share: float) -> np.ndarray:
