@@ -79,12 +79,12 @@ class OneAfterTheOther:
 def test_a_teacher_is_asked_once(tmp_path):
     mean, device, photographs = mean_in_crop(load_topology()), torch.device("cpu"), OneAfterTheOther(3)
     wide = learner("wide")
-    torch.nn.init.normal_(wide.ema.mixture.weight, std=0.1)         # or the answer would be the mean face
+    torch.nn.init.normal_(wide.ema.mixture.weight, std=10.0)         # or the answer would be the mean face
     wide.ema.eval()
     for name in ("first", "second"):
         save(tmp_path / "checkpoint.pt", {"learners": {"wide": wide.state()}, "samples": 1, "seconds": 1.0})
         carry_back(tmp_path, tmp_path / name)
-        torch.nn.init.normal_(wide.ema.mixture.weight, std=0.1)
+        torch.nn.init.normal_(wide.ema.mixture.weight, std=10.0)
     offsets, scores = taught.answers(tmp_path / "first", tmp_path, photographs, mean, device)
     assert offsets.shape == (3, 3, 64, 64) and scores.shape == (3, 52) and photographs.asked == 3
     again = taught.answers(tmp_path / "first", tmp_path, photographs, mean, device)

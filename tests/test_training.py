@@ -10,6 +10,7 @@ import torch
 from prn_blender.prn import contact
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.blinks import LIDS
+from prn_blender.prn.capture import VIEWS
 from prn_blender.prn.image_io import load_image
 from prn_blender.prn.position_map import load_topology
 from training import shut_eyes, taught
@@ -178,7 +179,7 @@ def test_a_teacher_sees_in_three_sizes_and_mirrored():
     """What it says of wider, narrower and mirrored crops comes back to the photograph's own."""
     size, dot = 192, np.array([60, 131])
     crops = []
-    for wider in taught.SIZES:
+    for wider in VIEWS:
         crop = np.zeros((1, size, size, 3), np.uint8)
         column, row = np.round((dot - (size - 1) / 2) / wider + (size - 1) / 2).astype(int)
         crop[0, row, column] = 255

@@ -182,8 +182,9 @@ class PhotographBatches:
     def batch(self, dice: Dice, count: int, size: int) -> dict[str, torch.Tensor]:
         """`count` crops, every third one of the expressive photographs: image (N, 3, size, size) in 0..1, points (N, K, 4)
         and the jaw's outline (N, J, 3) in crop units, each with its trust; how far the face looks into the camera, `frontal` (N,); ARKit
-        scores and how far to believe them (N, 52); how surely each eye is shut (N, 2). Of a teacher, if there is one: `taught_scores`, `taught_offsets` (N, 3, 64, 64), mirrored as the
-        crop is, and what takes its maps to this crop, `taught_crop` (N, 2, 3) for x and y and `taught_depth` (N) for z."""
+        scores and how far to believe them (N, 52); how surely each eye is shut (N, 2). Of a teacher, if there is one: `taught_scores`,
+        `taught_offsets` (N, 3, 64, 64), mirrored as the crop is, and what takes its maps to this crop, `taught_crop` (N, 2, 3) for x and y and
+        `taught_depth` (N) for z."""
         expressive = self.expressive[dice.below(len(self.expressive), count // 3)]
         chosen = torch.cat([expressive, dice.below(len(self.numbers), count - count // 3)])
         pictures, points, trust = self.pixels[self.numbers[chosen]], self.points[chosen], self.trust[chosen]

@@ -14,12 +14,12 @@ import torch
 from torch.nn import functional as F
 
 from prn_blender.prn.arkit import MIRRORED
+from prn_blender.prn.capture import VIEWS
 from prn_blender.prn.network import DECODER_SIZE, INPUT_SIZE, PositionMapNetwork
 from training.carried import fill, tensors_of
 from training.photographs import Photographs
 
 TOGETHER = 256                  # photographs
-SIZES = 0.93, 1.0, 1.07         # of a photograph's own crop
 
 
 def answers(teacher: Path, cache: Path, photographs: Photographs, mean: np.ndarray, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
@@ -30,7 +30,7 @@ def answers(teacher: Path, cache: Path, photographs: Photographs, mean: np.ndarr
     tensors, path = tensors_of(teacher, "wide"), cache / "taught.npz"
     network = PositionMapNetwork(mean, "wide")
     fill(network, tensors, f"'{teacher}' does not hold the weights of a wide network: give a folder that training.pack --weights wrote.")
-    name = hashlib.sha256(tensors["mixture.weight"].tobytes() + np.float64(SIZES).tobytes()).hexdigest()
+    name = hashlib.sha256(tensors["mixture.weight"].tobytes() + np.float64(VIEWS).tobytes()).hexdigest()
     if path.exists():
         known = np.load(path)
         if str(known["teacher"]) == name and len(known["scores"]) == len(photographs):
@@ -41,7 +41,7 @@ def answers(teacher: Path, cache: Path, photographs: Photographs, mean: np.ndarr
     with ThreadPoolExecutor() as pool:
         for first in range(0, len(photographs), TOGETHER):
             part = range(first, min(first + TOGETHER, len(photographs)))
-            crops = [np.stack(list(pool.map(lambda index: photographs.upright(index, INPUT_SIZE, size)[0], part))) for size in SIZES]
+            crops = [np.stack(list(pool.map(lambda index: photographs.upright(index, INPUT_SIZE, size)[0], part))) for size in VIEWS]
             found, said = seen(network, [torch.from_numpy(crop).to(device) for crop in crops])
             offsets[part], scores[part] = found.cpu().numpy(), said.cpu().numpy()
     partial = cache / "taught.partial.npz"
@@ -52,15 +52,15 @@ def answers(teacher: Path, cache: Path, photographs: Photographs, mean: np.ndarr
 
 @torch.inference_mode()
 def seen(network: PositionMapNetwork, crops: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Means over crops (N, 192, 192, 3) uint8 of SIZES and their mirror images: offsets in the own crop's units, and ARKit weights."""
+    """Means over crops (N, 192, 192, 3) uint8 of VIEWS' sizes and their mirror images: offsets in the own crop's units, and ARKit weights."""
     mean = F.avg_pool2d(network.mean, network.mean.shape[2] // DECODER_SIZE)
     mirror = mean.new_tensor([-1, 1, 1])[:, None, None]
     offsets, scores = torch.zeros_like(mean), torch.zeros(1, device=mean.device)
-    for size, crop in zip(SIZES, crops):
+    for size, crop in zip(VIEWS, crops):
         images = (crop.permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=torch.channels_last)
         found, logits = network.decode(network.encode(images))
         again, swapped = network.decode(network.encode(images.flip(3)))
         both = (found + again.flip(3) * mirror) / 2
-        offsets = offsets + (size * (mean + both) - mean) / len(SIZES)
-        scores = scores + (torch.sigmoid(logits) + torch.sigmoid(swapped)[:, list(MIRRORED)]) / (2 * len(SIZES))
+        offsets = offsets + (size * (mean + both) - mean) / len(VIEWS)
+        scores = scores + (torch.sigmoid(logits) + torch.sigmoid(swapped)[:, list(MIRRORED)]) / (2 * len(VIEWS))
     return offsets, scores

@@ -33,7 +33,7 @@ _LEFT_EYE, _RIGHT_EYE = slice(36, 42), slice(42, 48)  # of the 68 landmarks
 # The visibility's z-buffer has this many pixels on the face's longer side: about a millimetre each.
 _BUFFER_SIZE = 192
 # The sizes in which a still's crop is seen, over its own.
-_VIEWS = (0.93, 1.0, 1.07)
+VIEWS = (0.93, 1.0, 1.07)
 
 
 @dataclass
@@ -139,12 +139,12 @@ def run_network(image: np.ndarray, crops: list[Crop], engine: Engine) -> tuple[n
 
 def _averaged(image: np.ndarray, crop: Crop, engine: Engine) -> tuple[np.ndarray, np.ndarray]:
     """The mean map (256, 256, 3), in units of the given crop, and ARKit weights (52,) of its views."""
-    cut = np.stack([Crop(crop.center_x, crop.center_y, crop.side * size).cut(image, engine.input_size) for size in _VIEWS])
+    cut = np.stack([Crop(crop.center_x, crop.center_y, crop.side * size).cut(image, engine.input_size) for size in VIEWS])
     maps, expressions = engine.run(np.concatenate([cut, cut[:, :, ::-1]]))
     straight, mirrored = np.split(maps, 2)
     both = straight + mirrored[:, :, ::-1] * np.float32([-1, 1, 1])
     weights = np.concatenate([expressions[:len(cut)], expressions[len(cut):, list(MIRRORED)]])
-    return np.tensordot(np.float32(_VIEWS), both, 1) / (2 * len(cut)), weights.mean(0)
+    return np.tensordot(np.float32(VIEWS), both, 1) / (2 * len(cut)), weights.mean(0)
 
 
 def _picture(source: str | os.PathLike | np.ndarray) -> tuple[np.ndarray, str]:
