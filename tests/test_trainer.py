@@ -77,7 +77,7 @@ class OneAfterTheOther:
 
 
 def test_a_teacher_is_asked_once(tmp_path):
-    mean, device, photographs = mean_in_crop(load_topology()), torch.device("cpu"), OneAfterTheOther(1)
+    mean, device, photographs = mean_in_crop(load_topology()), torch.device("cpu"), OneAfterTheOther(3)
     wide = learner("wide")
     torch.nn.init.normal_(wide.ema.mixture.weight, std=10.0)         # or the answer would be the mean face
     wide.ema.eval()
@@ -86,11 +86,11 @@ def test_a_teacher_is_asked_once(tmp_path):
         carry_back(tmp_path, tmp_path / name)
         torch.nn.init.normal_(wide.ema.mixture.weight, std=10.0)
     offsets, scores = taught.answers(tmp_path / "first", tmp_path, photographs, mean, device)
-    assert offsets.shape == (1, 3, 64, 64) and scores.shape == (1, 52) and photographs.asked == 1
+    assert offsets.shape == (3, 3, 64, 64) and scores.shape == (3, 52) and photographs.asked == 3
     again = taught.answers(tmp_path / "first", tmp_path, photographs, mean, device)
-    assert photographs.asked == 1 and np.array_equal(again[0], offsets) and np.array_equal(again[1], scores)
+    assert photographs.asked == 3 and np.array_equal(again[0], offsets) and np.array_equal(again[1], scores)
     other, _ = taught.answers(tmp_path / "second", tmp_path, photographs, mean, device)
-    assert photographs.asked == 2 and not np.allclose(other, offsets, atol=1e-3)
+    assert photographs.asked == 6 and not np.allclose(other, offsets, atol=1e-3)
     with pytest.raises(SystemExit, match="does not hold the weights of a wide network"):
         taught.answers(tmp_path, tmp_path, photographs, mean, device)
 

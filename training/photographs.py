@@ -180,8 +180,8 @@ class PhotographBatches:
         self.taught = None if taught is None else (*map(there, taught), there(upright_transforms(photographs.points, 1).astype(np.float32)))
 
     def batch(self, dice: Dice, count: int, size: int) -> dict[str, torch.Tensor]:
-        """`count` crops, every third one of the expressive photographs: image (N, 3, size, size) in 0..1, points (N, K, 4)
-        and the jaw's outline (N, J, 3) in crop units, each with its trust; how far the face looks into the camera, `frontal` (N,); ARKit
+        """`count` crops, every third one of the expressive photographs: image (N, 3, size, size) in 0..1, points (N, K, 4; last their
+        trust) and the jaw's outline (N, J, 2) in crop units; how far the face looks into the camera, `frontal` (N,); ARKit
         scores and how far to believe them (N, 52); how surely each eye is shut (N, 2). Of a teacher, if there is one: `taught_scores`,
         `taught_offsets` (N, 3, 64, 64), mirrored as the crop is, and what takes its maps to this crop, `taught_crop` (N, 2, 3) for x and y and
         `taught_depth` (N) for z."""
@@ -204,11 +204,10 @@ class PhotographBatches:
         image = degraded(dice, occluded(dice, image, 0.10))
         flat = placed(points[:, :, :2], transforms, size)
         depth = points[:, self.usable, 2:] * torch.linalg.det(linear).sqrt()[:, None, None] / size
-        frontal = self.frontal[chosen]
-        jaw = torch.cat([flat[:, self.jaw], frontal[:, None, None].expand(count, len(self.jaw), 1)], 2)
         shut = torch.where(turned[:, None], self.shut[chosen].flip(1), self.shut[chosen])
-        return {"image": image, "points": torch.cat([flat[:, self.usable], depth, trust[:, self.usable, None]], 2), "jaw": jaw,
-                "frontal": frontal, "scores": scores, "believed": believed, "shut": shut} | self._as_taught(chosen, turned, whole, size)
+        return {"image": image, "points": torch.cat([flat[:, self.usable], depth, trust[:, self.usable, None]], 2),
+                "jaw": flat[:, self.jaw], "frontal": self.frontal[chosen], "scores": scores, "believed": believed,
+                "shut": shut} | self._as_taught(chosen, turned, whole, size)
 
     def _as_taught(self, chosen: torch.Tensor, turned: torch.Tensor, whole: torch.Tensor, size: int) -> dict[str, torch.Tensor]:
         """A teacher's answers on `chosen`, and what takes them to crops by `whole` (N, 2, 3) of photograph pixels; `turned` are mirrored."""

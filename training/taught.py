@@ -55,12 +55,11 @@ def seen(network: PositionMapNetwork, crops: list[torch.Tensor]) -> tuple[torch.
     """Means over crops (N, 192, 192, 3) uint8 of VIEWS' sizes and their mirror images: offsets in the own crop's units, and ARKit weights."""
     mean = F.avg_pool2d(network.mean, network.mean.shape[2] // DECODER_SIZE)
     mirror = mean.new_tensor([-1, 1, 1])[:, None, None]
-    offsets, scores = torch.zeros_like(mean), torch.zeros(1, device=mean.device)
+    maps, scores = [], []
     for size, crop in zip(VIEWS, crops):
         images = (crop.permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=torch.channels_last)
-        found, logits = network.decode(network.encode(images))
-        again, swapped = network.decode(network.encode(images.flip(3)))
-        both = (found + again.flip(3) * mirror) / 2
-        offsets = offsets + (size * (mean + both) - mean) / len(VIEWS)
-        scores = scores + (torch.sigmoid(logits) + torch.sigmoid(swapped)[:, list(MIRRORED)]) / (2 * len(VIEWS))
-    return offsets, scores
+        found, logits = network.decode(network.encode(torch.cat([images, images.flip(3)])))
+        (straight, mirrored), (said, swapped) = found.chunk(2), torch.sigmoid(logits).chunk(2)
+        maps.append(size * (mean + (straight + mirrored.flip(3) * mirror) / 2))
+        scores.append((said + swapped[:, list(MIRRORED)]) / 2)
+    return torch.stack(maps).mean(0) - mean, torch.stack(scores).mean(0)

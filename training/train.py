@@ -163,18 +163,18 @@ class Losses:
                 "follow_openings": 200 * self.openings(self.points.of(error)).abs().mean(),
                 "follow_scores": 100 * ((expression - photo["taught_scores"]) ** 2).mean()}
 
-    def outline(self, predicted: torch.Tensor, jaw: torch.Tensor) -> torch.Tensor:
-        """Photographs from the front: the face reaches as far outwards as the jaw's outline (N, J, 3; last its trust).
+    def outline(self, predicted: torch.Tensor, jaw: torch.Tensor, frontal: torch.Tensor) -> torch.Tensor:
+        """Photographs, as far as they are from the front (N,): the face reaches as far outwards as the jaw's outline (N, J, 2).
 
         Points slide along an outline, and on the map other texels lie on it for every pose; so it is its tangents that
         the face's outermost texels have to touch.
         """
-        along = jaw[:, 2:, :2] - jaw[:, :-2, :2]
+        along = jaw[:, 2:] - jaw[:, :-2]
         normals = F.normalize(torch.stack([along[..., 1], -along[..., 0]], -1), dim=-1)
-        middle = jaw[:, 1:-1, :2]
+        middle = jaw[:, 1:-1]
         normals = normals * torch.sign(((middle - predicted[:, :2].mean((2, 3))[:, None].detach()) * normals).sum(-1, keepdim=True))
         reach = (normals @ predicted[:, :2].flatten(2).index_select(2, self.face)).amax(2)
-        return 30 * ((reach - (normals * middle).sum(-1)).abs() * jaw[:, 1:-1, 2]).mean()
+        return 30 * ((reach - (normals * middle).sum(-1)).abs() * frontal[:, None]).mean()
 
     @staticmethod
     def smooth(offsets: torch.Tensor) -> torch.Tensor:
@@ -387,7 +387,7 @@ def loss_terms(learner: Learner, images: torch.Tensor, batch: Batch, truth: torc
     if photo:
         trust = photo["believed"]
         terms |= losses.sparse(predicted[:count], photo["points"])
-        terms |= {"outline": losses.outline(predicted[:count], photo["jaw"]), "smooth": losses.smooth(offsets[:count]),
+        terms |= {"outline": losses.outline(predicted[:count], photo["jaw"], photo["frontal"]), "smooth": losses.smooth(offsets[:count]),
                   "shut": losses.shut(predicted[:count], photo["shut"]),
                   "scores": 100 * ((expression[:count] - photo["scores"]) ** 2 * trust).sum() / trust.sum().clamp_min(1)}
         if "taught_offsets" in photo:
