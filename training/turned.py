@@ -34,6 +34,7 @@ POINT_NOISE = 0.008             # of the crop: how far MediaPipe's points are of
 MAP_READINGS, MAP_NOISE = 40.0, 0.004       # the network's own map says what the points do not: depth
 WORST = 0.03                    # of the face's size: fits whose points lie farther off on average are left out
 HAIR = 0.02                     # metres the skull is thickened by, for the depth only
+UNTURNED = 0.15                 # of the pictures: they tell of real heads' hidden sides, too
 MOST_YAW = 60.0                 # degrees: photographs of heads turned farther are left out
 FADE = 24.0                     # pixels over which the background follows the head
 
@@ -235,7 +236,9 @@ class Turning:
 
 def wanted_turn(rng: np.random.Generator, yaw: float) -> tuple[float, float]:
     """Degrees of turn and nod for a head that is seen at `yaw`: farther to the side it shows, so that hardly anything
-    hidden comes into view; a head that looks straight ahead, not far."""
+    hidden comes into view; a head that looks straight ahead, not far; some not at all, which keeps their pixels as they are."""
+    if rng.random() < UNTURNED:
+        return 0.0, 0.0
     if abs(yaw) < 8:
         turn = rng.uniform(-25, 25)
     else:
