@@ -49,11 +49,12 @@ def test_a_profiles_middle_has_nothing_of_the_background(yaw):
     assert greenness[face.topology.mask[middle]].max() < 0
 
 
-def test_a_profiles_lips_meet_in_the_middle():
+@pytest.mark.parametrize("yaw", [70, -80])
+def test_a_profiles_lips_meet_in_the_middle(yaw):
     painted, topology = skin_texture(256), exact_face().topology
     red = lips_of(topology) > 0
     painted[red] = 190, 50, 60
-    texture = make_texture(exact_face(70, texture=painted), 256).astype(int)
+    texture = make_texture(exact_face(yaw, texture=painted), 256).astype(int)
     middle = (lips_of(topology) > 0.8) & topology.mask & (np.abs(np.arange(256) - 127.5) < 12)
     redness = texture[..., 0] - texture[..., 1]     # skin: about 45
     assert np.median(redness[middle]) > 80

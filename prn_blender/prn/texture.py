@@ -22,6 +22,7 @@ BESIDE_CHEEKS = 0.72  # part of the half width between the landmarks beside the 
 OUTLINE_SIZE = 192  # pixels of the small picture in which the outline is found
 PROFILE = 40.0, 60.0  # degrees of yaw between which the face's middle is lost to the outline
 MIDDLE = 0.8  # how far from the outline the middle then has to be, as a part of what the far cheek has to
+MOUTH = 0.75  # of that distance is forgone on lips: nothing else of a profile shows their colour
 LIPS = 0.7  # of what grows on lips is the lips' own colour: their corners, which a profile shows best, are the darkest of them
 DARKEST = 8.0  # added before logarithms of 0..255 colours: ratios in near-black shadows mean nothing
 
@@ -119,6 +120,7 @@ def trust(face: FaceCapture, surface: np.ndarray, colours: np.ndarray, places: n
     turned = abs(np.sin(np.radians(face.yaw))) * smooth_step(beside, 0.06, 0.3)
     # In a profile the middle is the outline itself: what is smeared along it is worse than what grows in from both sides.
     turned = np.maximum(turned, MIDDLE * smooth_step(np.abs(face.yaw), *PROFILE))
+    turned = turned * (1 - MOUTH * lips_of(face.topology))
     inner = inner_face(face.topology) * smooth_step(from_outline(face), 0.01 + 0.04 * turned, 0.04 + 0.08 * turned)
     skin = skin_likeness(colours, normals, facing * mask * inside, inner)
     trusted = smooth_step(facing, 0.22, 0.5) * inside * (inner + (1 - inner) * skin)
