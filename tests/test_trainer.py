@@ -10,7 +10,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -28,9 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 pytest.importorskip("moderngl", reason="the trainer's environment has it, the tests' has not")
 
 from training import taught  # noqa: E402
-from training.augment import Dice  # noqa: E402
 from training.carried import carry_back, learned, tensors_of  # noqa: E402
-from training.train import KEPT_BLOCKS, KeptBatches, Learner, learning_rate, save  # noqa: E402
+from training.train import Learner, learning_rate, save  # noqa: E402
 
 
 def test_the_rate_warms_up_stays_and_falls_to_nothing():
@@ -95,43 +93,6 @@ def test_a_teacher_is_asked_once(tmp_path):
     assert photographs.asked == 6 and not np.allclose(other, offsets, atol=1e-3)
     with pytest.raises(SystemExit, match="does not hold the weights of a wide network"):
         taught.answers(tmp_path, tmp_path, photographs, mean, device)
-
-
-class ThreeCrops:
-    """Batches of two photographs, numbered, and one picture whose map is known."""
-
-    counts, dice, asked = (2, 1, 0), Dice(0), 0
-
-    def __init__(self) -> None:
-        self.stopped, self.crops = threading.Event(), torch.rand(30, 3, 192, 192, generator=torch.Generator().manual_seed(0))
-
-    def next(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        first = 3 * self.asked
-        self.asked += 1
-        return ({"image": self.crops[first:first + 2], "number": torch.tensor([first, first + 1])},
-                {"image": self.crops[first + 2:first + 3], "number": torch.tensor([first + 2])})
-
-
-def test_kept_crops_give_the_codes_of_the_whole_network():
-    """Many steps from crops made once; what they are kept as leads to the same codes, and the first blocks do not learn."""
-    source, one = ThreeCrops(), learner()
-    one.start_from(cosines(IMAGES), load_file(default_folder() / SAFETENSORS_NAME))
-    kept = KeptBatches(source, one.network, 12)
-    assert source.asked == 4 and source.stopped.is_set()
-    one.network.eval()
-    drawn = [kept.next() for _ in range(20)]
-    seen = torch.cat([part["number"] for batch in drawn for part in batch])
-    assert [len(part["number"]) for part in drawn[0]] == [2, 1] and set(seen.tolist()) == set(range(12))
-    for part in drawn[0]:
-        with torch.no_grad():
-            whole, rest = one.network.encode(source.crops[part["number"]]), one.network.encode(part["image"], KEPT_BLOCKS)
-        assert torch.allclose(rest, whole, atol=0.02 * float(whole.max()))
-    before = {name: value.clone() for name, value in one.network.state_dict().items()}
-    one.network.train()
-    one.step(one.network.encode(drawn[0][0]["image"], KEPT_BLOCKS).square().mean(), 1e-3, 10)
-    after = one.network.state_dict()
-    changed = {int(name.split(".")[1]) for name in before if name.startswith("encoder.") and not torch.equal(before[name], after[name])}
-    assert changed == set(range(KEPT_BLOCKS, 9))
 
 
 def test_a_checkpoint_is_replaced_whole(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from prn_blender.prn import face_fit
-from prn_blender.prn.capture import fit_face, look_closely, run_network
+from prn_blender.prn.capture import fit_face, look_twice, run_network
 from prn_blender.prn.crop import crop_from_face_box, crop_from_landmark_box
 from prn_blender.prn.detector import FaceBox, detect_faces
 from prn_blender.prn.engine import OnnxEngine
@@ -171,7 +171,7 @@ def measure(faces: list[Face], engine: OnnxEngine) -> dict[str, list[float]]:
             crop = crop_from_landmark_box(*face.box)
             seen = {"box": ([crop], *run_network(image, [crop], engine))}
             if face.found is not None:
-                seen["detector"] = look_closely(image, [crop_from_face_box(face.found, engine.bundle.crop)], engine)
+                seen["detector"] = look_twice(image, [crop_from_face_box(face.found, engine.bundle.crop)], engine)
             seconds["network"].append(time.perf_counter() - started)
             for way, ((crop,), maps, expressions) in seen.items():
                 started = time.perf_counter()

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from prn_blender.prn import face_fit
-from prn_blender.prn.capture import angles, look_closely, place_face
+from prn_blender.prn.capture import angles, look_twice, place_face
 from prn_blender.prn.crop import crop_from_landmarks
 from prn_blender.prn.detector import FaceBox
 from prn_blender.prn.engine import OnnxEngine
@@ -47,7 +47,7 @@ def region_weights() -> dict[str, np.ndarray]:
 def captured(image: np.ndarray, landmarks: np.ndarray, engine: OnnxEngine):
     """What `capture_image` makes of a face whose landmarks (68, 2) are known, so that no detector has to find it."""
     low, high = landmarks.min(0), landmarks.max(0)
-    (crop,), maps, expressions = look_closely(image, [crop_from_landmarks(landmarks)], engine)
+    (crop,), maps, expressions = look_twice(image, [crop_from_landmarks(landmarks)], engine)
     return place_face(image, FaceBox(*low, *(high - low), 1.0), crop, maps[0], expressions[0], engine.topology, "fitted", 0.063, {})
 
 

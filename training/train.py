@@ -2,7 +2,7 @@
 
 `python -m training.train --faces DIR --minutes N` makes the face kit and the pictures if they are missing, and trains for
 the rest of N minutes on the CPU or on CUDA: from the last checkpoint in the cache; without one from the shipped weights, as far
-as they fit; or from nothing (--scratch). --kept learns the last blocks alone, as a CPU can in an hour. It may be killed at any moment: a checkpoint is replaced in one step every two
+as they fit; or from nothing (--scratch). It may be killed at any moment: a checkpoint is replaced in one step every two
 minutes, and holds all that the next run needs.
 Several networks may learn from the same pictures (--encoders), and follow a wide one that has learned before (--teacher).
 Loss: Feng et al., section 3.2 (weighted L1 over UV), with differences for smooth skin; docs/training.md lists the terms.
@@ -48,7 +48,6 @@ SHARES = 0.6, 0.2, 0.2           # of a batch: photographs, turned photographs, 
 # Processors without instructions for bfloat16 imitate them, at a fifth of the speed.
 HALVES = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 FIRST_SHARDS = 4                # of each kind of picture must be there before training begins
-KEPT_BLOCKS = 6                 # of the encoder stay as they are with --kept: three quarters of its work
 
 
 class Readings:
@@ -238,45 +237,15 @@ class Batches:
         return batch
 
 
-class KeptBatches:
-    """Batches of crops that are made once and kept as the encoder's first blocks see them: a learner of the other blocks, whose first
-    ones stay as they are, takes a third of the time for a step, and nobody draws or spoils pictures meanwhile."""
-
-    def __init__(self, batches: Batches, network: PositionMapNetwork, count: int) -> None:
-        """count: crops, 35 kB each in memory."""
-        front = network.encoder[:KEPT_BLOCKS].eval()
-        kept: tuple[list[dict[str, torch.Tensor]], ...] = [], []
-        self.counts = batches.counts[0], sum(batches.counts[1:])
-        for _ in range(-(-count // sum(self.counts))):
-            for part, parts in zip(batches.next(), kept):
-                if part:
-                    with torch.no_grad():
-                        part["image"] = front(part["image"].contiguous(memory_format=torch.channels_last))
-                    parts.append({key: values.half() if values.ndim == 4 else values for key, values in part.items()})
-        batches.stopped.set()
-        self.stopped, self.dice = batches.stopped, batches.dice
-        self.parts = [{key: torch.cat([part[key] for part in parts]) for key in parts[0]} if parts else None for parts in kept]
-
-    def next(self) -> Batch:
-        return tuple(self._some(part, count) if part else None for part, count in zip(self.parts, self.counts))
-
-    def _some(self, part: dict[str, torch.Tensor], count: int) -> dict[str, torch.Tensor]:
-        index = self.dice.below(len(part["image"]), count)
-        drawn = {key: values[index] for key, values in part.items()}
-        return {key: values.float() if values.dtype == torch.float16 else values for key, values in drawn.items()}
-
-
 def learning_rate(progress: float, step: int, peak: float) -> float:
     """Warm-up, a plateau, and a fall to nothing over the last 40 % of the budget, time or samples (warmup-stable-decay)."""
     return peak * min(1.0, (step + 1) / 300) * min(1.0, max(0.0, (1 - progress) / 0.4))
 
 
-def predict(learner: Learner, images: torch.Tensor, losses: Losses) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Maps (N, 3, LOSS_SIZE, LOSS_SIZE), their offsets from the mean, and ARKit weights (N, 52). images: what the first block that
-    learns sees."""
-    network = learner.network
+def predict(network: PositionMapNetwork, images: torch.Tensor, losses: Losses) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Maps (N, 3, LOSS_SIZE, LOSS_SIZE), their offsets from the mean, and ARKit weights (N, 52)."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda or HALVES):
-        code = network.encode(images, learner.first)
+        code = network.encode(images)
     offsets, logits = network.decode(code.float())      # sums of many images need the digits
     offsets = enlarged(offsets, losses.enlarging)
     return offsets + losses.pooled_mean, offsets, torch.sigmoid(logits)
@@ -285,9 +254,7 @@ def predict(learner: Learner, images: torch.Tensor, losses: Losses) -> tuple[tor
 class Learner:
     """A network, its averaged weights and its optimiser."""
 
-    def __init__(self, encoder: str, mean: np.ndarray, device: torch.device, first: int = 0) -> None:
-        """first: the encoder's first block that learns."""
-        self.first = first
+    def __init__(self, encoder: str, mean: np.ndarray, device: torch.device) -> None:
         self.network = PositionMapNetwork(mean, encoder).to(device, memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.network)
         decayed = [p for p in self.network.parameters() if p.ndim > 1 and p is not self.network.images]
@@ -414,7 +381,7 @@ def loss_terms(learner: Learner, images: torch.Tensor, batch: Batch, truth: torc
                losses: Losses) -> dict[str, torch.Tensor]:
     """The terms of the loss. truth: the known maps."""
     photo, head = batch
-    predicted, offsets, expression = predict(learner, images, losses)
+    predicted, offsets, expression = predict(learner.network, images, losses)
     count = len(photo["image"]) if photo else 0
     terms: dict[str, torch.Tensor] = {}
     if photo:
@@ -444,7 +411,7 @@ def train(arguments: argparse.Namespace) -> None:
     heads, turned_ones = SyntheticHeads(cache / "heads", device), SyntheticHeads(cache / "turned", device)
     mean = mean_in_crop(kit.topology)
     answers = taught.answers(arguments.teacher, cache, photographs, mean, device) if arguments.teacher else None
-    learners = {name: Learner(name, mean, device, KEPT_BLOCKS if arguments.kept else 0) for name in arguments.encoders}
+    learners = {name: Learner(name, mean, device) for name in arguments.encoders}
     checkpoint = cache / "checkpoint.pt"
     step, samples, seconds = 0, 0, 0.0
     if checkpoint.exists():
@@ -463,9 +430,6 @@ def train(arguments: argparse.Namespace) -> None:
             print(f"{name}: beginning with {learner.start_from(images, tensors)} of {len(tensors)} tensors", flush=True)
     batches = Batches(PhotographBatches(photographs, device, answers), turned_ones, heads, tuple(arguments.shares),
                       arguments.batch, Dice(step + 1, device))
-    if arguments.kept:
-        batches = KeptBatches(batches, learners[arguments.encoders[0]].network, arguments.kept)
-        print(f"{arguments.kept} crops kept", flush=True)
     training_since = saved = logged = time.monotonic()
     ends = started + arguments.minutes * 60
     totals: dict[str, torch.Tensor] = {}
@@ -524,8 +488,6 @@ def main() -> None:
                         help="weights of a trained wide network (training.pack --weights) whose answers the networks follow")
     parser.add_argument("--jobs", type=int, default=0, metavar="N",
                         help="draw pictures in N processes a kind while training goes on (default: all of them before it, here)")
-    parser.add_argument("--kept", type=int, metavar="CROPS",
-                        help="make so many crops once, and learn from them with the encoder's last blocks and what follows; one network only")
     parser.add_argument("--plain", action="store_true", help="weigh all of the face alike, for comparison")
     parser.add_argument("--checkpoint-every", type=float, default=120, metavar="SECONDS")
     parser.add_argument("--scratch", action="store_true", help="without a checkpoint, begin from nothing")
@@ -537,8 +499,6 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (arguments.faces / "points.npz").is_file():
         parser.error(f"'{arguments.faces}' holds no points.npz: give a folder of photographs as docs/training.md describes")
-    if arguments.kept and len(arguments.encoders) > 1:
-        parser.error("--kept keeps crops as one network's first blocks see them: name one of --encoders")
     if arguments.teacher and not list(arguments.teacher.glob("wide-*.safetensors")):
         parser.error(f"'{arguments.teacher}' holds no weights of a wide network: give a folder that training.pack --weights wrote")
     train(arguments)

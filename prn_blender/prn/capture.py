@@ -34,10 +34,6 @@ _LEFT_EYE, _RIGHT_EYE = slice(36, 42), slice(42, 48)  # of the 68 landmarks
 _BUFFER_SIZE = 192
 # The sizes in which a still's crop is seen, over its own.
 VIEWS = (0.93, 1.0, 1.07)
-# A face is looked at so many times at most, and no more once its crop moves by less than this, in sides or in the log of its side:
-# one in eleven of 600 rendered heads and one in twenty of 300 photographs, none of which training saw, are looked at more than twice,
-# and beyond 60 degrees that brings 4.52 % to 4.39 %, while the photographs stay at 1.36 %. With 0.1 they lose 0.5 % of that.
-LOOKS, RESTING = 4, 0.15
 
 
 @dataclass
@@ -99,7 +95,7 @@ def capture_image(
     boxes = _choose(detect_faces(image) if boxes is None else boxes, faces, name)
     detected = time.perf_counter()
     engine = engine or open_engine()
-    crops, maps, expressions = look_closely(image, [crop_from_face_box(box, engine.bundle.crop) for box in boxes], engine)
+    crops, maps, expressions = look_twice(image, [crop_from_face_box(box, engine.bundle.crop) for box in boxes], engine)
     predicted = time.perf_counter()
     seconds = {"load": loaded - started, "detect": detected - loaded, "network": predicted - detected}
     return [
@@ -109,31 +105,24 @@ def capture_image(
     ]
 
 
-def look_closely(image: np.ndarray, crops: list[Crop], engine: Engine) -> tuple[list[Crop], np.ndarray, np.ndarray | None]:
+def look_twice(image: np.ndarray, crops: list[Crop], engine: Engine) -> tuple[list[Crop], np.ndarray, np.ndarray | None]:
     """Better crops of N faces, position maps (N, 256, 256, 3) in their units, and ARKit weights (N, 52), or None.
 
-    A map says better where a face is than a detector does: a network on hm08's layout sees each face again in the crop that its
-    map's landmarks give, and again while that moves far, as it does where a detector has placed a profile badly. The last two answers
-    count half each, in units of the last crop, which is the one returned.
+    A map says better where a face is than a detector does: a network on hm08's layout sees each face again in the crop that the
+    first map's landmarks give, which is the one returned, and both answers count half.
     """
+    maps, expressions = run_network(image, crops, engine)
     if engine.topology.name != HM08:
-        return crops, *run_network(image, crops, engine)
-    closer, maps, expressions = zip(*(_look_closely(image, crop, engine) for crop in crops))
-    return list(closer), np.stack(maps), np.stack(expressions)
-
-
-def _look_closely(image: np.ndarray, crop: Crop, engine: Engine) -> tuple[Crop, np.ndarray, np.ndarray]:
-    seen, weights = _averaged(image, crop, engine)
-    for _ in range(LOOKS - 1):
-        placed, said = crop.to_image(seen), weights
+        return crops, maps, expressions
+    first = [crop.to_image(position_map) for crop, position_map in zip(crops, maps)]
+    again = []
+    for crop, placed in zip(crops, first):
         own = crop_from_landmarks(engine.topology.landmarks_of(placed), engine.bundle.crop)
-        moved = max(abs(np.log(own.side / crop.side)), np.hypot(own.center_x - crop.center_x, own.center_y - crop.center_y) / crop.side)
         # A map of something else than a face may ask for anything.
-        crop = own if 0.5 < own.side / crop.side < 2 else crop
-        seen, weights = _averaged(image, crop, engine)
-        if moved < RESTING:
-            break
-    return crop, (crop.from_image(placed) + seen) / 2, (said + weights) / 2
+        again.append(own if 0.5 < own.side / crop.side < 2 else crop)
+    second, weights = run_network(image, again, engine)
+    maps = np.stack([(crop.from_image(placed) + seen) / 2 for crop, placed, seen in zip(again, first, second)])
+    return again, maps, (expressions + weights) / 2
 
 
 def run_network(image: np.ndarray, crops: list[Crop], engine: Engine) -> tuple[np.ndarray, np.ndarray | None]:

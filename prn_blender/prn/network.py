@@ -97,9 +97,9 @@ class PositionMapNetwork(nn.Module):
         self.register_buffer("mean", torch.from_numpy(np.ascontiguousarray(mean.transpose(2, 0, 1)))[None], persistent=False)
         self.register_buffer("enlarging", bicubic(SIZE), persistent=False)
 
-    def encode(self, images: torch.Tensor, first: int = 0) -> torch.Tensor:
-        """Crops (N, 3, 192, 192) to codes (N, C). first: `images` are what the encoder's blocks before this one make of crops."""
-        return self.code(self.encoder[first:](images)).flatten(1)
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """Crops (N, 3, 192, 192) to codes (N, C)."""
+        return self.code(self.encoder(images)).flatten(1)
 
     def decode(self, code: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Codes to offsets from the mean at the decoder's size (N, 3, 64, 64), and ARKit logits (N, 52)."""
