@@ -7,10 +7,16 @@ from prn_blender.prn.crop import Crop, crop_from_face_box, crop_from_landmark_bo
 from prn_blender.prn.detector import FaceBox
 
 
-def gradient(height: int, width: int) -> np.ndarray:
-    """A picture whose red says the column and whose green says the row."""
+def waves(points: np.ndarray) -> np.ndarray:
+    """Levels at points (..., 2) of the image frame: in red they go up and down along x, in green along y."""
+    return 127 + 100 * np.sin(2 * np.pi * points / 48)
+
+
+def wavy(height: int, width: int) -> np.ndarray:
+    """A picture of `waves`."""
     rows, columns = np.mgrid[:height, :width]
-    return np.stack([columns, rows, np.zeros_like(rows)], 2).astype(np.uint8)
+    levels = waves(np.stack([columns, rows], 2))
+    return np.dstack([levels, np.zeros((height, width))]).round().astype(np.uint8)
 
 
 def test_there_and_back():
@@ -24,18 +30,34 @@ def test_there_and_back():
     np.testing.assert_allclose(crop.to_image(np.array([0, 0, 0.5])), [123.4, 56.7, 44.5], rtol=1e-6)
 
 
+@pytest.mark.parametrize("snapped", [False, True])
 @pytest.mark.parametrize("side", [40.0, 64.0, 100.0, 180.0])
 @pytest.mark.parametrize("size", [64, 128])
-def test_a_texel_shows_the_point_it_stands_for(side, size):
+def test_a_texel_shows_the_point_it_stands_for(side, size, snapped):
     crop = Crop(121.3, 117.8, side)
-    cut = crop.cut(gradient(240, 240), size)
+    if snapped:
+        crop = crop.snapped(size)
+    cut = crop.cut(wavy(240, 240), size)
     assert cut.shape == (size, size, 3) and cut.dtype == np.float32
     rows, columns = np.mgrid[:size, :size]
     texels = np.stack([(columns + 0.5) / size - 0.5, (rows + 0.5) / size - 0.5, np.zeros((size, size))], 2)
-    expected = crop.to_image(texels)[..., :2]
-    assert np.abs(cut[..., :2] * 255 - expected).max() < 1.0
-    # Blocks of pixels become whole levels, halves upwards; every mean of two neighbours in this gradient is a half.
-    assert abs((cut[..., :2] * 255 - expected).mean()) < (0.05 if side < 1.5 * size else 0.5)
+    points = crop.to_image(texels)[..., :2]
+    error = cut[..., :2] * 255 - waves(points)
+    assert np.abs(error).max() < 5  # averages and chords of a wave are flatter than itself, and at a snapped crop's edge nothing beyond is seen
+    # How far the picture lies beside where it should, pixels, along x and along y.
+    slope = waves(points + 0.5) - waves(points - 0.5)
+    assert np.abs((error * slope).sum((0, 1)) / (slope ** 2).sum((0, 1))).max() < 0.035  # OpenCV resamples at 32nds of a pixel
+
+
+def test_a_snapped_crop_is_near_and_shows_what_the_crop_there_shows():
+    image = wavy(700, 700)
+    for side in (61.3, 150.8, 333.3):
+        crop = Crop(349.7, 352.2, side)
+        snapped = crop.snapped(96)
+        assert max(abs(snapped.center_x - 349.7), abs(snapped.center_y - 352.2), abs(snapped.side - side) / round(max(1, side / 96))) <= 0.5
+        # A hair beside it the picture is resampled between pixels.
+        beside = Crop(snapped.center_x + 1e-4, snapped.center_y, snapped.side)
+        assert np.abs(snapped.cut(image, 96) - beside.cut(image, 96)).max() * 255 < 5
 
 
 def test_a_crop_of_the_same_scale_copies_pixels():

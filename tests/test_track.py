@@ -9,7 +9,7 @@ import pytest
 from clips import portrait, wall, write_movie
 from prn_blender.prn import CaptureCancelled, CaptureError, capture_video
 from prn_blender.prn.position_map import load_topology
-from prn_blender.prn.track import BATCH
+from prn_blender.prn.track import CALM_BATCH
 
 
 def landmarks(face) -> np.ndarray:
@@ -121,4 +121,4 @@ def test_memory_does_not_grow_with_the_length():
     most = 0
     for found in itertools.islice(capture_video(frames()), 40):
         most = max(most, sum(reference() is not None for reference in made))
-    assert len(made) >= 40 and most <= 3 * BATCH
+    assert len(made) >= 40 and most <= 3 * CALM_BATCH

@@ -54,7 +54,7 @@ def lid_edges(topology: Topology) -> list[np.ndarray]:
 def close_lips(neutral: np.ndarray, topology: Topology) -> np.ndarray:
     """The neutral (256, 256, 3) with its lips together, if they nearly are; otherwise as it is."""
     _, mouth = _eyes_and_mouth(topology)
-    gaps = np.array([lower - upper for _, upper, lower in _rims(neutral, mouth)])[:, 1]
+    gaps = _gaps(neutral, mouth)[:, 1]
     if np.median(gaps[len(gaps) // 4:-len(gaps) // 4]) > CLOSED_LIPS:
         return neutral
     for _ in range(_ROUNDS):
@@ -70,8 +70,8 @@ def part_lips(weights: np.ndarray, neutral: np.ndarray, shapes: np.ndarray, topo
     neutral (256, 256, 3), shapes (52, G, G, 3): head frame, metres. Where they only touch, nothing changes.
     """
     _, mouth = _eyes_and_mouth(topology)
-    maps = [neutral, *(cv2.resize(shape, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC) for shape in shapes)]
-    gaps = np.array([[(lower - upper)[1] for _, upper, lower in _rims(one, mouth)] for one in maps])
+    larger = (cv2.resize(shape, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC) for shape in shapes)
+    gaps = np.stack([_gaps(one, mouth)[:, 1] for one in (neutral, *larger)])
     # The corners, in which lips hardly part, left out: the mean over each third of the rest.
     inner = gaps[:, gaps.shape[1] // 4:-(gaps.shape[1] // 4)]
     thirds = np.stack([part.mean(1) for part in np.array_split(inner, 3, axis=1)])
@@ -96,26 +96,25 @@ def _eyes_and_mouth(topology: Topology) -> tuple[list[np.ndarray], np.ndarray]:
 def _facing(opening: np.ndarray) -> np.ndarray:
     """(K, 2, 2) the texels (column, row) of the rim above and below the opening, for each of its columns."""
     columns = np.flatnonzero(opening.any(0))
-    rows = [np.flatnonzero(opening[:, column]) for column in columns]
-    return np.array([[(column, inside[0] - 1), (column, inside[-1] + 1)] for column, inside in zip(columns, rows)])
+    inside = opening[:, columns]
+    ends = inside.argmax(0) - 1, len(inside) - inside[::-1].argmax(0)
+    return np.stack([np.stack([columns, rows], 1) for rows in ends], 1)
 
 
-def _rims(head_map: np.ndarray, opening: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
-    """Column, and the points of the rim above and below the opening, for each of its columns."""
-    return [(int(column), head_map[above, column], head_map[below, column]) for (column, above), (_, below) in _facing(opening)]
+def _gaps(head_map: np.ndarray, opening: np.ndarray) -> np.ndarray:
+    """(K, 3) from the rim above the opening to the one below it, for each of its columns."""
+    (columns, above), (_, below) = _facing(opening).transpose(1, 2, 0)
+    return head_map[below, columns] - head_map[above, columns]
 
 
 def _sealing(head_map: np.ndarray, opening: np.ndarray, upper_share: float) -> np.ndarray:
     """(256, 256, 3) offsets that bring the rims together."""
+    (columns, top), (_, bottom) = _facing(opening).transpose(1, 2, 0)
+    rows, middle = np.arange(SIZE)[:, None], (top + bottom) / 2
+    above = _smooth(np.clip(1 - (top - rows) / FADE, 0, 1) * (rows <= middle))
+    below = _smooth(np.clip(1 - (rows - bottom) / FADE, 0, 1) * (rows > middle))
     result = np.zeros((SIZE, SIZE, 3), np.float32)
-    rows = np.arange(SIZE)
-    for column, upper, lower in _rims(head_map, opening):
-        inside = np.flatnonzero(opening[:, column])
-        middle, top, bottom = inside.mean(), inside[0] - 1, inside[-1] + 1
-        above = np.clip(1 - (top - rows) / FADE, 0, 1) * (rows <= middle)
-        below = np.clip(1 - (rows - bottom) / FADE, 0, 1) * (rows > middle)
-        gap = lower - upper
-        result[:, column] = (_smooth(above)[:, None] * upper_share - _smooth(below)[:, None] * (1 - upper_share)) * gap
+    result[:, columns] = (above * upper_share - below * (1 - upper_share))[..., None] * _gaps(head_map, opening)
     return cv2.GaussianBlur(result, (0, 0), sigmaX=1.5, sigmaY=0.01)
 
 

@@ -53,18 +53,28 @@ class Crop:
     center_y: float
     side: float
 
-    def cut(self, image: np.ndarray, size: int, out: np.ndarray | None = None) -> np.ndarray:
+    def cut(self, image: np.ndarray, size: int) -> np.ndarray:
+        """What the network is given of an image: `pixels` as (size, size, 3) float32 RGB in 0..1."""
+        return np.multiply(self.pixels(image, size), np.float32(1 / 255))
+
+    def pixels(self, image: np.ndarray, size: int) -> np.ndarray:
         """Cut the square out of an image and resample it.
 
-        image: (H, W, 3) uint8 RGB. Returns (size, size, 3) float32 RGB in 0..1, in `out` if that is given. Beyond the image's
-        edges its border pixels are repeated. Texel (row, column) shows the crop point ((column + 0.5) / size - 0.5,
-        (row + 0.5) / size - 0.5).
+        image: (H, W, 3) uint8 RGB. Returns (size, size, 3) uint8 RGB. Beyond the image's edges its border pixels are repeated.
+        Texel (row, column) shows the crop point ((column + 0.5) / size - 0.5, (row + 0.5) / size - 0.5).
         """
         left = self.center_x - self.side / 2
         top = self.center_y - self.side / 2
         step = self.side / size  # pixels a texel
         # Shrinking has to average pixels, or fine patterns alias. Whole blocks are averaged quickly, and the rest is at most 1.5.
         block = max(1, round(step))
+        # A pixel reaches half a pixel to either side of its centre.
+        x, y = left + 0.5, top + 0.5
+        if x >= 0 and y >= 0 and x + self.side <= image.shape[1] and y + self.side <= image.shape[0] and \
+                x % 1 == y % 1 == self.side % block == 0:
+            x, y, side = int(x), int(y), int(self.side)
+            part = _averaged(image[y:y + side, x:x + side], block)
+            return cv2.resize(part, (size, size), interpolation=cv2.INTER_LINEAR)
         part, (x0, y0) = self.part_of(image, int(np.ceil(2 * step)) + 2, block)
         # Pixel p has its centre at p, so that p + 0.5 counts from the edge; the same holds for the shrunk part.
         matrix = np.array(
@@ -73,11 +83,15 @@ class Crop:
                 [0, step / block, (top + 0.5 * step + 0.5 - y0) / block - 0.5],
             ]
         )
-        piece = cv2.warpAffine(
-            part.astype(np.float32), matrix, (size, size),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
+        return cv2.warpAffine(
+            part, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
         )
-        return np.multiply(piece, np.float32(1 / 255), out=out)
+
+    def snapped(self, size: int) -> Crop:
+        """The nearest square of whole pixels, at most half a pixel off, which is cut to `size` in a third of the time."""
+        block = max(1, round(self.side / size))
+        side = block * max(1, round(self.side / block))
+        return Crop(round(self.center_x - side / 2 + 0.5) - 0.5 + side / 2, round(self.center_y - side / 2 + 0.5) - 0.5 + side / 2, side)
 
     def part_of(self, image: np.ndarray, margin: int, block: int) -> tuple[np.ndarray, tuple[int, int]]:
         """The part of an image (H, W, 3) that the square and a margin round it touch, each block x block pixels averaged into one; and
@@ -86,11 +100,7 @@ class Crop:
         left, top = self.center_x - self.side / 2 - margin, self.center_y - self.side / 2 - margin
         x0, x1 = _span(left, left + self.side + 2 * margin, width, block)
         y0, y1 = _span(top, top + self.side + 2 * margin, height, block)
-        part = image[y0:y1, x0:x1]
-        if block > 1:
-            small = max(1, (x1 - x0) // block), max(1, (y1 - y0) // block)
-            part = cv2.resize(part, small, interpolation=cv2.INTER_AREA)
-        return part, (x0, y0)
+        return _averaged(image[y0:y1, x0:x1], block), (x0, y0)
 
     def to_image(self, points: np.ndarray) -> np.ndarray:
         """Carry points (..., 3) from the crop frame to the image frame (z is scaled like x and y). Returns float32."""
@@ -101,6 +111,14 @@ class Crop:
         """Carry points (..., 3) from the image frame to the crop frame: the inverse of `to_image`. Returns float32."""
         offset = np.array([self.center_x, self.center_y, 0.0])
         return ((np.asarray(points, np.float64) - offset) / self.side).astype(np.float32)
+
+
+def _averaged(part: np.ndarray, block: int) -> np.ndarray:
+    """Pictures (H, W, 3) with each block x block pixels averaged into one."""
+    if block == 1:
+        return part
+    height, width = part.shape[:2]
+    return cv2.resize(part, (max(1, width // block), max(1, height // block)), interpolation=cv2.INTER_AREA)
 
 
 def _span(low: float, high: float, length: int, block: int) -> tuple[int, int]:

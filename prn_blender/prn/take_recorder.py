@@ -107,6 +107,7 @@ class Recorder(TrackNotes):
         super().__init__()
         self.space, self.skin = space, skin
         self.expressions: list[np.ndarray] = []
+        self.rights: list[np.ndarray] = []  # (179,) the right side of the shape space's normal equations for each map's offsets
         self._waiting: list[tuple[TrackedFrame, TrackedFace, np.ndarray]] = []
         self._aligner = ThreadPoolExecutor(1, "PRN align")
         self._aligned: Future = self._aligner.submit(int)
@@ -137,8 +138,10 @@ class Recorder(TrackNotes):
         if self.skin:
             for frame, face in zip(frames, faces):
                 self._pictures.write(picture(frame.image, face.crop, face.crop_map).tobytes())
+        solved = offsets[:, space.solved]
+        self.rights.extend(solved.swapaxes(1, 2).reshape(len(frames), -1) @ space.weighted.reshape(len(space.weighted), -1).T)
         # What no head of the shape space explains.
-        unexplained = offsets[:, space.solved].reshape(len(frames), -1) - solution[:, MOTIONS:] @ space.seen[MOTIONS:]
+        unexplained = solved.reshape(len(frames), -1) - solution[:, MOTIONS:] @ space.seen[MOTIONS:]
         errors = np.sqrt(np.square(unexplained).mean(1))
         for frame, face, error, scale, rotation, translation in zip(frames, faces, errors, *poses):
             self.judge(frame, face, float(error), scale, rotation, translation)

@@ -28,6 +28,10 @@ RESIDUAL = 32               # what the shapes lack is low-passed, so that a map 
 _DETAILS, _SAMPLED = 24, 600    # of it so many principal directions are kept, found on so many frames
 _ADAPTED = 12.0             # frames at full weight that a shape has to be seen before half of what it lacks is believed
 _RIGID_MOVE = 0.0012        # metres that the ARKit shapes may move a point of the skull
+_BONY = 0.05                # weights of the skull's parts below this would cost time and tell little
+# A face at rest stays so for a second, more or less: half of it either side. What a frame's changes count for at most: in a
+# take that never rests the least expression decides.
+_ABOUT, _RESTLESS = 0.5, 0.8
 _REST = 0.3                 # the most that a resting face's own weights may be, and still be called rest
 
 
@@ -48,10 +52,10 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
         raise NoFaceError(f"The face in {name} is never seen well enough: use a video in which it is larger, sharper or less hidden.")
     grid = TimeGrid(np.array(recorder.times)[good], fps, source_fps or fps)
     offsets = grid.resample(recorder.offsets(), good)
-    prior = grid.resample(np.array(recorder.expressions, np.float32)[good])
+    right, prior = (grid.resample(np.array(values, np.float32)[good]) for values in (recorder.rights, recorder.expressions))
     scale, rotation, translation = recorder.resampled_poses(grid, good)
 
-    identity, read, weights = identity_and_reading(space, offsets, prior, fps)
+    identity, read, weights = identity_and_reading(space, right, prior, fps)
     known = space.small_mean + space.offsets(np.concatenate([identity, np.zeros(52)]))
     calm = _calmest(weights, recorder, grid, neutral_frame)
     if recorder.skin:
@@ -69,14 +73,17 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     mean, steady, moves = (np.ascontiguousarray(values.reshape(-1, CELLS, 3)[:, space.cells].swapaxes(1, 2), np.float32)
                            for values in (space.small_mean, person, expressions))
 
-    def explained(frames: np.ndarray) -> np.ndarray:
+    def explained(frames: np.ndarray, cells: np.ndarray | slice = slice(None)) -> np.ndarray:
         """(B, 3, cells) the person with each frame's expression."""
-        return (weights[frames] @ moves.reshape(52, -1)).reshape(-1, *steady.shape[1:]) + steady
+        chosen = moves[..., cells]
+        return (weights[frames] @ chosen.reshape(52, -1)).reshape(-1, *chosen.shape[1:]) + steady[..., cells]
 
     # The skull's motion: rigid, against this person's own face, without what the expression explains.
     skull = _skull(space, topology)
+    bony = np.flatnonzero(skull)
     pose = [np.concatenate(found) for found in zip(*in_blocks(
-        lambda frames: _rigid(explained(frames), offsets[frames].astype(np.float32) + mean, skull), np.arange(len(offsets))))]
+        lambda frames: _rigid(explained(frames, bony), offsets[frames][..., bony].astype(np.float32) + mean[..., bony], skull[bony]),
+        np.arange(len(offsets))))]
     translation = translation + scale[:, None] * (rotation @ pose[2][..., None])[..., 0]
     rotation = rotation @ pose[1]
     scale = scale * pose[0]
@@ -123,13 +130,26 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
 
 
 def _calmest(weights: np.ndarray, recorder: Recorder, grid: TimeGrid, chosen: int | None) -> int:
-    """The frame of the grid in which the face is at rest: the chosen one, or the one whose weights are least."""
+    """The frame of the grid in which the face is at rest: the chosen one, or one whose weights are small, and stay as they are."""
     if chosen is not None:
         return recorder.place_of(chosen, grid, len(weights))
-    moving = weights[:, [not name.startswith("eyeLook") for name in ARKIT_NAMES]].sum(1)
+    weights = weights[:, [not name.startswith("eyeLook") for name in ARKIT_NAMES]]
     around = max(1, int(round(0.1 * grid.fps)))
-    steady = np.convolve(np.pad(moving, around, mode="edge"), np.ones(2 * around + 1) / (2 * around + 1), "valid")
-    return int(np.argmin(np.where(grid.seen, steady, np.inf)))
+    steady = np.convolve(np.pad(weights.sum(1), around, mode="edge"), np.ones(2 * around + 1) / (2 * around + 1), "valid")
+    unrest = steady + np.minimum(_changes(weights, grid), _RESTLESS)
+    return int(np.argmin(np.where(grid.seen, unrest, np.inf)))
+
+
+def _changes(weights: np.ndarray, grid: TimeGrid) -> np.ndarray:
+    """(N,) how much the weights (N, C) of the frames about each differ from its own, summed; infinite where half of these are not seen."""
+    count, reach = len(weights), max(1, int(round(_ABOUT * grid.fps)))
+    total, seen = np.zeros((2, count))
+    for step in range(1, reach + 1):
+        difference = np.abs(weights[step:] - weights[:-step]).sum(1)
+        for here, there in ((slice(step, None), slice(None, -step)), (slice(None, -step), slice(step, None))):
+            total[here] += np.where(grid.seen[there], difference, 0)
+            seen[here] += grid.seen[there]
+    return np.where(seen >= min(reach, (count - 1) / 2), total / np.maximum(seen, 1), np.inf)
 
 
 def _rest_weights(weights: np.ndarray, calm: int) -> np.ndarray:
@@ -156,14 +176,15 @@ def _beyond_at_rest(space: ShapeSpace, offsets: np.ndarray, person: np.ndarray, 
 
 
 def _skull(space: ShapeSpace, topology: Topology) -> np.ndarray:
-    """(cells,) weights of the parts that move with the skull: nose bridge, brow ridge, temples, cheekbones."""
+    """(cells,) weights of the parts that move with the skull: nose bridge, brow ridge, temples, cheekbones; 0 for most of the rest."""
     moves = np.sqrt((space.basis[space.identities:].reshape(52, CELLS, 3)[:, space.cells] ** 2).sum(2)).max(0)
     step = SIZE // GRID
     left_out = np.zeros((SIZE, SIZE), bool)
     for region in ("ears", "neck", "forehead"):  # cartilage, muscle, hair
         left_out |= topology.regions[region]
     left_out = left_out.reshape(GRID, step, GRID, step).any((1, 3)).ravel()[space.cells]
-    return np.where(left_out, 0.02, 1 / (1 + (moves / _RIGID_MOVE) ** 2)).astype(np.float32)
+    weights = 1 / (1 + (moves / _RIGID_MOVE) ** 2)
+    return np.where(left_out | (weights < _BONY), 0, weights).astype(np.float32)
 
 
 def _living(topology: Topology) -> np.ndarray:
@@ -194,7 +215,7 @@ def compressed(rows: Callable[[np.ndarray], np.ndarray], count: int) -> tuple[np
     few = np.unique(np.linspace(0, count - 1, min(count, _SAMPLED)).astype(int))
     sampled = np.concatenate(in_blocks(rows, few))
     # By the products of the rows with each other: there are fewer of them than of columns.
-    _, vectors = np.linalg.eigh(sampled.astype(np.float64) @ sampled.T)
+    _, vectors = np.linalg.eigh((sampled @ sampled.T).astype(np.float64))
     directions = np.linalg.qr(sampled.T @ vectors[:, :-_DETAILS - 1:-1])[0].T.astype(np.float32)
     if len(few) == count:
         return sampled @ directions.T, directions

@@ -35,15 +35,11 @@ _SPIKE = 0.06               # of a weight: a mouth that opens and shuts goes on 
 _UNSEEN = np.array([name.startswith("eyeLook") or name == "tongueOut" for name in ARKIT_NAMES])
 
 
-def identity_and_reading(space: ShapeSpace, offsets: np.ndarray, prior: np.ndarray, fps: float) -> tuple[np.ndarray, _Reading, np.ndarray]:
-    """(120,) one identity for all frames, what their maps (N, 3, cells) and the network's weights, `prior`, say beside it, and the
-    weights (N, 52) that follow."""
-    n, count = MOTIONS + space.identities, len(offsets)
+def identity_and_reading(space: ShapeSpace, right: np.ndarray, prior: np.ndarray, fps: float) -> tuple[np.ndarray, _Reading, np.ndarray]:
+    """(120,) one identity for all frames, what their maps and the network's weights, `prior`, say beside it, and the weights (N, 52)
+    that follow. right (N, 179): what `Recorder.rights` has of the maps."""
+    n, count = MOTIONS + space.identities, len(right)
     normal = space.normal
-    place = np.searchsorted(space.cells, space.solved)
-    weighted = space.weighted.reshape(len(normal), -1).T
-    right = np.concatenate(in_blocks(
-        lambda frames: offsets[frames][:, :, place].astype(np.float32).reshape(len(frames), -1) @ weighted, np.arange(count)))  # (N, 179)
     motion, who, how = slice(0, MOTIONS), slice(MOTIONS, n), slice(n, None)
     # Small motions left over from the first alignment are free in every frame: they are eliminated.
     inverse = np.linalg.inv(normal[motion, motion] + 1e-3 * np.eye(MOTIONS))

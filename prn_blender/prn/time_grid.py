@@ -37,11 +37,14 @@ class TimeGrid:
     def resample(self, values: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Values (M, ...) of the recorded times at the even ones (N, ...); rows (M,): which of more values they are."""
         before, after = (self.before, self.after) if rows is None else (rows[self.before], rows[self.after])
-        if not self.share.any() and (np.diff(before) == 1).all():
-            return values[before[0]:before[-1] + 1]
-        result = np.empty((len(before), *values.shape[1:]), values.dtype)
+        nearer = np.where(self.share < 0.5, before, after)
+        between = np.flatnonzero((self.share > 0) & (self.share < 1))
+        if not len(between) and (np.diff(nearer) == 1).all():
+            return values[nearer[0]:nearer[-1] + 1]
+        result = values[nearer]
         exact = np.result_type(values.dtype, np.float32)
-        for i, share in enumerate(self.share.astype(exact)):  # a frame at a time: some are large
+        for i in between:  # a frame at a time: some are large
+            share = self.share[i].astype(exact)
             result[i] = (1 - share) * values[before[i]].astype(exact) + share * values[after[i]].astype(exact)
         return result
 

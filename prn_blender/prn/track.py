@@ -26,7 +26,8 @@ from .face_fit import similarity
 from .position_map import sample
 from .video import Video, VideoFrame, open_video
 
-BATCH = 4                   # frames a forward pass; with 8 a tenth less time, but crops that lag behind, and twice the jitter
+BATCH, CALM_BATCH = 4, 8     # frames a forward pass: more take a tenth less time, but their crops lag behind a head that moves
+_CALM = 0.25                # a pass is calm if no crop of it was off by this share of what has it cut again
 MAX_FACES = 8               # followed at once
 # A crop that its own map disagrees with by more than this is cut again from the map: share of the side, and ratio.
 _OFF_CENTRE, _OFF_SIZE = 0.10, 1.15
@@ -38,9 +39,11 @@ _REMEMBERED_SECONDS = 3.0   # so long a lost face keeps its number, if it comes 
 _CONFIRMED = 0.8            # what the cascade itself asks of its last stage
 _WINDOW = 128               # pixels of the picture in which a face is looked for again, twice its crop's side
 _RESTLESS = 0.004           # of a crop's side a frame: a face that moves less stands still
+_NEAR = 0.1                 # a crop that would move by less than this share of what has it cut again stays where it is
 _SETTLING = 3               # passes until a detector's crop has become the map's own
 _LIKENESS = 0.55            # correlation with the frame before, below which a face is in doubt
 _DOUBTS = 3                 # frames in a row without a face, after which it is lost: a detector may miss one
+_GREY = np.full((1, 3), 1 / 765)     # from three colours in 0..255 to their mean in 0..1
 _DETAIL, _THUMBNAIL = 96, 24    # sides of the small grey pictures of a crop: to judge its sharpness, and its likeness
 # RMS distance of a map's reference points from the average head's, metres, beyond which it is no face. Measured: the most
 # extreme expressions 0.010, what is no face 0.015-0.04.
@@ -116,18 +119,24 @@ class _Track:
 
     number: int
     crop: Crop
+    looked: Crop | None = None  # where the network last looked
     speed: np.ndarray = field(default_factory=lambda: np.zeros(3))  # of the crop: x, y pixels and log side, a frame
     thumbnail: np.ndarray | None = None
     checked: float = 0.0  # seconds: when it was last known to be a face
     seen: float = 0.0
+    calm: bool = False  # whether the last crops lay where the face was
     doubts: int = 0  # frames in a row in which the detector did not see it
 
     def ahead(self, frames: int) -> Crop:
+        """Where to look for the face so many frames later."""
         # A network's map moves a little with its crop, so what is only noise in the speed must not move the crop.
         limit = _RESTLESS * np.array([self.crop.side, self.crop.side, 1.0])
         sure = np.clip(1 - (limit / np.maximum(np.abs(self.speed), 1e-9)) ** 2, 0, 1)
         x, y, growth = self.speed * sure * frames
-        return Crop(self.crop.center_x + x, self.crop.center_y + y, self.crop.side * float(np.exp(growth)))
+        wanted = Crop(self.crop.center_x + x, self.crop.center_y + y, self.crop.side * float(np.exp(growth)))
+        if self.looked is None or _disagreement(wanted, self.looked) > _NEAR:
+            self.looked = wanted
+        return self.looked
 
 
 def capture_video(
@@ -190,10 +199,10 @@ class _Tracker:
                 if progress:
                     progress(Progress(done, video.count, time.perf_counter() - started))
 
-        for frame, is_cut in ahead(_with_cuts(video), BATCH):
+        for frame, is_cut in ahead(_with_cuts(video), CALM_BATCH):
             if cancelled and cancelled():
                 raise CaptureCancelled("The capture was cancelled.")
-            if batch and (is_cut or len(batch) == BATCH or not self.tracks):
+            if batch and (is_cut or len(batch) == size or not self.tracks):
                 yield from finished()
                 batch, cut = [], False
             if is_cut:
@@ -203,6 +212,7 @@ class _Tracker:
                 self.searched = -np.inf
             if not batch:
                 self.look_round(frame)
+                size = CALM_BATCH if all(track.calm for track in self.tracks) else BATCH
             batch.append(frame)
         if batch:
             yield from finished()
@@ -215,7 +225,7 @@ class _Tracker:
             return
         self.searched = frame.time
         found = [crop_from_face_box(box, self.engine.bundle.crop)
-                 for box in detect_faces(self._reduced(frame.image), large=bool(self.tracks) and not self.all,
+                 for box in detect_faces(self._reduced(frame.image), large=not self.all,
                                          quick=bool(self.tracks))]
         found = [Crop(*(np.array([crop.center_x, crop.center_y, crop.side]) * self._scale)) for crop in found]
         if self.all:
@@ -257,7 +267,9 @@ class _Tracker:
             settled = self._read([(number, frame, crop)])[0]
             if settled.misshapen:
                 break
-            crop = settled.own
+            before, crop = crop, settled.own
+            if _disagreement(crop, before) < _NEAR:
+                break
         self.tracks.append(_Track(number, crop, checked=frame.time, seen=frame.time))
 
     # ---- following them ----------------------------------------------------------------------------------------------
@@ -268,11 +280,13 @@ class _Tracker:
         if not self.tracks:
             return found
         tracks = list(self.tracks)
-        readings = iter(self._read([(track.number, frame, track.ahead(step))
+        readings = iter(self._read([(track.number, frame, track.ahead(step + 1))
                                     for track in tracks for step, frame in enumerate(batch)]))
         for track, row in [(track, [next(readings) for _ in batch]) for track in tracks]:
+            off = [_disagreement(reading.own, reading.face.crop) for reading in row]
+            track.calm = max(off) < _CALM
             for step, (frame, reading) in enumerate(zip(batch, row)):
-                if _disagree(reading.own, reading.face.crop):
+                if off[step] > 1:
                     # The head moved otherwise than expected: once more, where it is.
                     reading = self._read([(track.number, frame, reading.own)])[0]
                 own = reading.own
@@ -292,9 +306,6 @@ class _Tracker:
                 track.speed = 0.5 * track.speed + 0.5 * np.clip(moved, *_fastest(own))
                 track.crop, track.seen = own, frame.time
                 found[step].append(reading.face)
-        # The crop that lies one frame ahead of the last map is the next batch's first.
-        for track in self.tracks:
-            track.crop = track.ahead(1)
         self._merge()
         for faces in found:
             faces.sort(key=lambda face: -face.crop.side)
@@ -303,9 +314,10 @@ class _Tracker:
     def _read(self, wanted: list[tuple[int, VideoFrame, Crop]]) -> list[_Reading]:
         """One forward pass over some crops, each with its track's number and its frame."""
         size = self.engine.input_size
-        pieces = np.empty((len(wanted), size, size, 3), np.float32)
-        greys, sharpnesses = zip(*map(self._cut, wanted, pieces))
-        maps, expressions = self.engine.run(pieces)
+        # Half a pixel to or fro tells the network nothing, and such squares are cut quickly.
+        crops = [crop.snapped(size) for _, _, crop in wanted]
+        pictures = np.stack([crop.pixels(frame.image, size) for (_, frame, _), crop in zip(wanted, crops)])
+        maps, expressions = self.engine.run(pictures * np.float32(1 / 255))
         points, count = self.topology.reference_points, len(self.topology.landmarks)
         placed = sample(maps, self._texels).astype(np.float64)
         landmarks, seen = placed[:, :count], placed[:, count:]
@@ -313,18 +325,13 @@ class _Tracker:
         away = (seen - translation[:, None]) @ rotation / scale[:, None, None] - points
         misshapen = np.sqrt((away ** 2).sum(2).mean(1)) > _MISSHAPEN
         readings = []
-        for i, (number, _, crop) in enumerate(wanted):
-            face = TrackedFace(number, crop, maps[i], None if expressions is None else expressions[i], sharpnesses[i])
+        for i, ((number, _, _), crop) in enumerate(zip(wanted, crops)):
+            grey = cv2.transform(cv2.resize(pictures[i], (_DETAIL, _DETAIL), interpolation=cv2.INTER_AREA).astype(np.float32), _GREY)
+            sharpness = float(np.log(cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_32F))[1][0, 0] + 1e-3))
+            face = TrackedFace(number, crop, maps[i], None if expressions is None else expressions[i], sharpness)
             own = crop_from_landmarks(crop.to_image(landmarks[i]), self.engine.bundle.crop)
-            readings.append(_Reading(face, own, bool(misshapen[i]), greys[i]))
+            readings.append(_Reading(face, own, bool(misshapen[i]), grey))
         return readings
-
-    def _cut(self, wanted: tuple[int, VideoFrame, Crop], piece: np.ndarray) -> tuple[np.ndarray, float]:
-        """Puts what the network is to see into `piece`; the same small in grey, and its sharpness."""
-        _, frame, crop = wanted
-        crop.cut(frame.image, self.engine.input_size, piece)
-        grey = cv2.transform(cv2.resize(piece, (_DETAIL, _DETAIL), interpolation=cv2.INTER_AREA), np.full((1, 3), 1 / 3))
-        return grey, float(np.log(cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_32F))[1][0, 0] + 1e-3))
 
     def _holds(self, track: _Track, reading: _Reading, frame: VideoFrame) -> bool:
         """Whether there still is a face; asks the detector if time has passed or the picture has changed."""
@@ -368,8 +375,7 @@ def is_face(image: np.ndarray, crop: Crop) -> bool:
         return True
     # Not all of them lie as usual: another look, all round.
     wide = Crop(crop.center_x, crop.center_y, 2 * crop.side)
-    window = cv2.convertScaleAbs(wide.cut(image, _WINDOW), alpha=255)
-    for box in detect_faces(window, large=True):
+    for box in detect_faces(wide.pixels(image, _WINDOW), large=True):
         found = crop_from_face_box(box)
         place = np.hypot(found.center_x - _WINDOW / 2, found.center_y - _WINDOW / 2) / (_WINDOW / 2)
         if place < 0.35 and 0.6 < found.side / (_WINDOW / 2) < 1.6:
@@ -383,9 +389,10 @@ def _apart(one: Crop, other: Crop, share: float = 0.5) -> bool:
     return distance > share * min(one.side, other.side) or not 0.5 < one.side / other.side < 2
 
 
-def _disagree(own: Crop, crop: Crop) -> bool:
+def _disagreement(own: Crop, crop: Crop) -> float:
+    """How far a crop is from the one that its own map asks for; above 1 it is to be cut again."""
     distance = np.hypot(own.center_x - crop.center_x, own.center_y - crop.center_y)
-    return distance > _OFF_CENTRE * crop.side or not 1 / _OFF_SIZE < own.side / crop.side < _OFF_SIZE
+    return max(distance / (_OFF_CENTRE * crop.side), abs(np.log(own.side / crop.side)) / np.log(_OFF_SIZE))
 
 
 def _fastest(crop: Crop) -> tuple[np.ndarray, np.ndarray]:
