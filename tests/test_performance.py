@@ -10,7 +10,9 @@ from prn_blender.prn.errors import CaptureError, NoFaceError
 from prn_blender.prn.performance import capture_performance
 from prn_blender.prn.take import Smoothing
 from prn_blender.prn.take_recorder import TrackNotes
+from prn_blender.prn.take_solve import _calmest
 from prn_blender.prn.take_weights import _spikes
+from prn_blender.prn.time_grid import TimeGrid
 from prn_blender.prn.track import TrackedFace, TrackedFrame
 from takes import BLINK, FPS, JAW, LEFT_LID, RIGHT_LID, SMILE, make_take, solve_take, talking, unsmoothed
 
@@ -147,6 +149,21 @@ def test_the_picture_from_the_front_is_of_a_face_that_rests():
         face = TrackedFace(0, Crop(100, 100, 80), np.zeros((4, 4, 3), np.float32), expression, -2.0)
         notes.judge(TrackedFrame(index, index / 30, image, [face], False), face, 0.001, 5.0, np.eye(3), np.zeros(3))
     assert notes.key_frames()["front"].frame < 20
+
+
+def test_a_face_at_rest_stays_as_it_is():
+    """An expression that the network hardly reads may come to less than rest itself, but does not last."""
+    weights = np.zeros((90, 52))
+    weights[:, [JAW, SMILE]] = 0.12  # a person who looks so at rest
+    weights[25:, JAW] = 0.3 - 0.3 * np.cos(np.arange(65) * 2 * np.pi / 24)
+    weights[25:, SMILE] = np.clip(weights[25:, JAW] - 0.1, 0, 1)  # at its least for a moment every 24 frames
+    grid = TimeGrid(np.arange(90) / FPS, FPS, FPS)
+    assert weights[49].sum() < 0.01 and _calmest(weights, None, grid, None) < 25
+    # What never rests is at rest where it shows least.
+    assert _calmest(weights[30:], None, TimeGrid(np.arange(60) / FPS, FPS, FPS), None) in (18, 19, 20, 42, 43, 44)
+    # Nor does what is not seen say that it stays.
+    hidden = TimeGrid(np.delete(np.arange(90), np.s_[3:60]) / FPS, FPS, FPS)
+    assert _calmest(weights, None, hidden, None) >= 60
 
 
 def test_single_frames_that_jump_are_told_from_motion():
