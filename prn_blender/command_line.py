@@ -122,7 +122,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     video.add_argument("--smooth", metavar="HEAD,FACE,EYES", type=smoothing_strengths, default=(1.0, 1.0, 1.0),
                        help="strengths of the smoothing, 0 is none (default 1,1,1)")
     video.add_argument("--quick", action="store_true",
-                       help="two thirds of the time: without following the skin, so that small expressions come out weaker")
+                       help="three fifths of the time: without following the skin, so that small expressions come out weaker")
     parser.add_argument("--weights", metavar="FOLDER", type=Path, help="model bundle to use instead of the shipped one")
     request = parser.parse_args(arguments)
     if request.out_dir is None:

@@ -68,7 +68,7 @@ class TakeOptions:
         description="A texture for every frame, as pictures in a folder beside the .blend file, instead of one for the whole take")
     quick: BoolProperty(
         name="Quick", default=False,
-        description="Take two thirds of the time, without following the skin: small expressions come out weaker")
+        description="Take three fifths of the time, without following the skin: small expressions come out weaker")
     match_time: BoolProperty(
         name="Match Scene", description="Give the scene the video's frame rate and length; off: the scene stays as it is")
     with_sound: BoolProperty(name="Sound", default=True, description="Add the movie's sound to the video sequencer")

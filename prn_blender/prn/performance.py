@@ -47,7 +47,7 @@ def capture_performance(
     default. neutral_frame: the video's frame in which the face is at rest; by default the calmest one is found. Weights with a
     topology of their own give a performance without ARKit weights (plain_take.py).
     interocular: the real distance between the eyes' centres in metres, which sets the scale. quick: without following the skin
-    (skin_motion.py), in two thirds of the time: small expressions come out weaker. Other arguments are those of
+    (skin_motion.py), in three fifths of the time: small expressions come out weaker. Other arguments are those of
     `capture_video`. Raises NoFaceError if nobody is seen, CaptureError for a wrong request.
     """
     if face < 1:
