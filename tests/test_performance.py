@@ -151,6 +151,25 @@ def test_the_picture_from_the_front_is_of_a_face_that_rests():
     assert notes.key_frames()["front"].frame < 20
 
 
+def test_teeth_come_from_the_widest_mouth():
+    """A smile's too, if no mouth opens wider; shut lips show none."""
+    notes, image = TrackNotes(), np.zeros((8, 8, 3), np.uint8)
+
+    def see(index: int, opening: float) -> None:
+        expression = np.zeros(52, np.float32)
+        expression[JAW] = opening
+        face = TrackedFace(0, Crop(100, 100, 80), np.zeros((4, 4, 3), np.float32), expression, -2.0)
+        notes.judge(TrackedFrame(index, index / 30, image, [face], False), face, 0.001, 5.0, np.eye(3), np.zeros(3))
+
+    see(0, 0.02)
+    assert "mouth" not in notes.key_frames()
+    see(1, 0.13)
+    assert notes.key_frames()["mouth"].frame == 1
+    see(2, 0.6)
+    see(3, 0.3)
+    assert notes.key_frames()["mouth"].frame == 2
+
+
 def test_a_face_at_rest_stays_as_it_is():
     """An expression that the network hardly reads may come to less than rest itself, but does not last."""
     weights = np.zeros((90, 52))

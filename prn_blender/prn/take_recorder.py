@@ -20,6 +20,7 @@ from .time_grid import TimeGrid
 from .track import TrackedFace, TrackedFrame
 
 _RESTING = 0.35             # seconds that a face should have been as it is, for its picture to be the one from the front
+_TEETH = 0.1                # of jawOpen, from which lips show what is between them; a smile with teeth has 0.13
 _ALIGNED = 8                # frames that a recorder aligns together, and keeps until then, pictures and all
 _WRONG = 0.0025             # metres, RMS: a map that no head explains better is wrong; good ones have 0.0005 to 0.002
 
@@ -65,7 +66,7 @@ class TrackNotes:
         self._lately = [(time, weights) for time, weights in self._lately if frame.time - time < _RESTING] + [(frame.time, expression)]
         changes = float(np.abs(expression - self._lately[0][1]).sum())
         kinds = {"front": merit - 0.04 * abs(yaw) - 1.5 * opening - 0.3 * float(expression.sum()) - 0.3 * changes}
-        if opening > 0.25:
+        if opening > _TEETH:
             kinds["mouth"] = face.sharpness + 3.0 * min(opening, 0.7) - 0.04 * abs(yaw)
         if abs(yaw) > 15:
             kinds["left" if yaw > 0 else "right"] = merit - 0.04 * abs(abs(yaw) - 35) - 0.3 * float(expression.sum())
