@@ -30,7 +30,7 @@ _SPREAD = 0.05
 _SPREAD_BESIDE_SKIN = 0.07  # the same where the skin's motion is known as well
 _SPARSITY = 8.0             # L1 weight of the ARKit weights, in the fit's own unit (1 / spread^2 = 400): 0.02 of each
 _STEADY = 12.0              # weight of their differences from frame to frame, same unit, at 30 frames a second
-_AROUND, _AT_REST = 0.4, 5  # seconds about the calmest frame, of which so many are the skin at rest
+_AROUND, _AT_REST = 0.6, 10  # seconds about the calmest frame, of which so many are the skin at rest
 _SPIKE = 0.06               # of a weight: a mouth that opens and shuts goes on for longer than a frame
 _UNSEEN = np.array([name.startswith("eyeLook") or name == "tongueOut" for name in ARKIT_NAMES])
 
