@@ -27,7 +27,7 @@ _WORTH = 40.0               # a take's frames err together: however many, they c
 # How far the network's ARKit weights are off, as the take's solve sees it. A map says less about lids and lips than the
 # network's own reading of the picture, and errs together with it: at 0.15, as for photographs, half of every blink is lost.
 _SPREAD = 0.05
-_SPREAD_BESIDE_SKIN = 0.07  # the same where the skin's motion is known as well
+_SPREAD_BESIDE_SKIN = 0.10  # the same where the skin's motion is known as well
 _SPARSITY = 8.0             # L1 weight of the ARKit weights, in the fit's own unit (1 / spread^2 = 400): 0.02 of each
 _STEADY = 12.0              # weight of their differences from frame to frame, same unit, at 30 frames a second
 _AROUND, _AT_REST = 0.6, 10  # seconds about the calmest frame, of which so many are the skin at rest
