@@ -77,7 +77,8 @@ def detect_faces(image: np.ndarray, large: bool = False, quick: bool = False) ->
 
     image: (H, W, 3) uint8 RGB of any size. large: where one large face is found for certain, small ones beside it do not
     matter, and are not looked for; that takes a quarter of the time. quick: a face that is missed matters little,
-    since there will be another look soon, so that no search follows the first. Returns the faces' boxes (image frame, pixels), largest first; an empty list if there is none.
+    since there will be another look soon, so that no search follows the first. Returns the faces' boxes (image frame, pixels),
+    largest first; an empty list if there is none.
     Takes about 0.15 s for a small photograph and 0.4 s for a large one on one core.
     """
     stages = (_FIRST_SEARCHES, _PATIENT_SEARCHES, _LAST_SEARCHES)
@@ -85,6 +86,7 @@ def detect_faces(image: np.ndarray, large: bool = False, quick: bool = False) ->
         stages = (_FIRST_SEARCHES[:1], *stages)
     for searches in stages[:1] if quick else stages:
         found = [box for search in searches for box in _run(image, search, _COARSE if quick else _FINE)]
+        # One search alone has to be sure.
         if found and (len(searches) > 1 or any(box.confidence >= _SURE for box in found)):
             break
     faces: list[FaceBox] = []

@@ -73,16 +73,16 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     mean, steady, moves = (np.ascontiguousarray(values.reshape(-1, CELLS, 3)[:, space.cells].swapaxes(1, 2), np.float32)
                            for values in (space.small_mean, person, expressions))
 
-    def explained(frames: np.ndarray, cells: np.ndarray | slice = slice(None)) -> np.ndarray:
+    def explained(frames: np.ndarray, steady: np.ndarray, moves: np.ndarray) -> np.ndarray:
         """(B, 3, cells) the person with each frame's expression."""
-        chosen = moves[..., cells]
-        return (weights[frames] @ chosen.reshape(52, -1)).reshape(-1, *chosen.shape[1:]) + steady[..., cells]
+        return (weights[frames] @ moves.reshape(52, -1)).reshape(-1, *moves.shape[1:]) + steady
 
     # The skull's motion: rigid, against this person's own face, without what the expression explains.
     skull = _skull(space, topology)
     bony = np.flatnonzero(skull)
+    skull, *bone = (values[..., bony] for values in (skull, mean, steady, moves))
     pose = [np.concatenate(found) for found in zip(*in_blocks(
-        lambda frames: _rigid(explained(frames, bony), offsets[frames][..., bony].astype(np.float32) + mean[..., bony], skull[bony]),
+        lambda frames: _rigid(explained(frames, *bone[1:]), offsets[frames][..., bony].astype(np.float32) + bone[0], skull),
         np.arange(len(offsets))))]
     translation = translation + scale[:, None] * (rotation @ pose[2][..., None])[..., 0]
     rotation = rotation @ pose[1]
@@ -93,7 +93,7 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     def residuals(frames: np.ndarray) -> np.ndarray:
         grown, turned, shifted = (found[frames].astype(np.float32) for found in pose)
         seen = offsets[frames].astype(np.float32) + (mean - shifted[..., None])
-        residual = (turned / grown[:, None, None]).swapaxes(1, 2) @ seen - explained(frames)
+        residual = (turned / grown[:, None, None]).swapaxes(1, 2) @ seen - explained(frames, steady, moves)
         # Lids and lips move by the shapes: what single frames show beyond them there is noise for the most part.
         low = [space.low_pass(one.T) * believed for one in residual]
         return np.stack([cv2.resize(one, (RESIDUAL, RESIDUAL), interpolation=cv2.INTER_AREA).ravel() for one in low])
