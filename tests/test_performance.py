@@ -68,7 +68,7 @@ def test_a_still_face_stands_still_and_smoothing_can_be_left_out():
         return float(np.diff(points, axis=0).std())
 
     raw, smooth = shaking(unsmoothed(take)), shaking(solve_take(take))
-    assert smooth < raw / 3.7
+    assert smooth < raw / 3.5
     assert shaking(solve_take(take, smoothing=Smoothing(head=0, face=1, eyes=1))) > 1.5 * smooth
 
 

@@ -69,7 +69,8 @@ def test_skin_tells_what_the_maps_lack():
         assert quick[peak, shape] < 0.7 * weights[peak, shape]
         assert followed[peak, shape] > 0.65 * weights[peak, shape]
         assert np.corrcoef(followed[:, shape], weights[:, shape])[0, 1] > 0.95
-    assert np.abs(followed - weights).mean() < 0.8 * np.abs(quick - weights).mean()
+    shapes = [BROW, *CORNERS]
+    assert np.abs(followed - weights)[:, shapes].mean() < 0.6 * np.abs(quick - weights)[:, shapes].mean()
 
 
 def test_the_face_moves_as_its_skin_does():

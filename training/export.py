@@ -10,6 +10,7 @@ import datetime
 import io
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -64,15 +65,19 @@ def export_onnx(network: torch.nn.Module, input_size: int = INPUT_SIZE, halves: 
     if not halves:
         onnx.checker.check_model(model)
         return model.SerializeToString()
+    # The mean map and the like stay exact.
+    return in_halves(model, lambda values: values.ndim == 4 and values.shape[-1] <= 4)
+
+
+def in_halves(model: onnx.ModelProto, chosen: Callable[[np.ndarray], bool]) -> bytes:
+    """The model with its chosen float32 weights stored as float16."""
     graph = model.graph
     kept, casts = [], []
     for initializer in graph.initializer:
-        values = numpy_helper.to_array(initializer)
-        convolution = values.ndim == 4 and values.shape[-1] <= 4
-        if values.dtype != np.float32 or not convolution:
-            kept.append(numpy_helper.from_array(values, initializer.name))      # the mean map and the like stay exact
+        values, name = numpy_helper.to_array(initializer), initializer.name
+        if values.dtype != np.float32 or not chosen(values):
+            kept.append(numpy_helper.from_array(values, name))
             continue
-        name = initializer.name
         kept.append(numpy_helper.from_array(values.astype(np.float16), f"{name}.f16"))
         casts.append(onnx.helper.make_node("Cast", [f"{name}.f16"], [name], f"{name}.cast", to=onnx.TensorProto.FLOAT))
     nodes = casts + list(graph.node)

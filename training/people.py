@@ -162,3 +162,18 @@ def random_expression(rng: np.random.Generator) -> np.ndarray:
     if w[_INDEX["mouthLeft"]] > 0:
         w[_INDEX["mouthRight"]] = 0
     return np.clip(w, 0, 1)
+
+
+def random_shapes(rng: np.random.Generator) -> np.ndarray:
+    """(52,) ARKit weights in 0..1: some shapes of any strength together, as `random_expression` seldom has them; the eyes look straight on."""
+    w = np.zeros(len(ARKIT_NAMES), np.float32)
+    names = [name for name in ARKIT_NAMES if not name.startswith("eyeLook") and name != "tongueOut"]
+    for name in rng.choice(names, 1 + rng.poisson(3), replace=False):
+        w[_INDEX[name]] = rng.beta(1.2, 1.5)
+    for left, right in ((_INDEX[left], _INDEX[right]) for left, right in _PAIRS):
+        if w[left] + w[right] > 0 and rng.random() < 0.8:
+            w[left] = w[right] = max(w[left], w[right])
+            w[left] *= rng.uniform(0.8, 1)
+    if rng.random() < 0.4:
+        w[_INDEX["jawOpen"]] = max(w[_INDEX["jawOpen"]], rng.beta(1, 2.5))
+    return w

@@ -126,14 +126,14 @@ def read_proxy(path: Path, kit: Kit) -> Part | None:
 class Renderer:
     """Holds the GL context, the head's fixed geometry and the proxies."""
 
-    def __init__(self, kit: Kit, hm08: Hm08, proxies: Path, pixels: int = PIXELS) -> None:
-        """pixels: side of the pictures."""
+    def __init__(self, kit: Kit, hm08: Hm08, proxies: Path, pixels: int = PIXELS, samples: int = SAMPLES) -> None:
+        """pixels: side of the pictures. samples: of a pixel, for smooth edges; 0 is one."""
         self.kit, self.pixels = kit, pixels
         self.context = moderngl.create_context(standalone=True, backend="egl")
         self.program = self.context.program(vertex_shader=_VERTEX, fragment_shader=_FRAGMENT)
         self.target = self.context.framebuffer(
-            [self.context.renderbuffer((pixels, pixels), 4, samples=SAMPLES)],
-            self.context.depth_renderbuffer((pixels, pixels), samples=SAMPLES))
+            [self.context.renderbuffer((pixels, pixels), 4, samples=samples)],
+            self.context.depth_renderbuffer((pixels, pixels), samples=samples))
         self.resolved = self.context.framebuffer([self.context.renderbuffer((pixels, pixels), 4)])
         self._body(hm08)
         self.hair, self.beards, self.extras = [], [], []

@@ -17,6 +17,8 @@ from .crop import Crop
 from .face_fit import GRID, ShapeSpace, small_motions
 
 PICTURE = 128               # side of a frame laid out as the map: lips and lids have a millimetre there
+# Rows and columns of it between which skin is followed: eyes, brows, nose, cheeks and mouth; beside them are hair, ears and neck.
+WINDOW = slice(8, 120), slice(16, 112)
 _FINEST = 320               # pixels of a crop's side, up to which a frame is read as it is; larger ones shrink before
 _MARGIN = 0.15              # of a crop's side: as far beyond it a map may reach
 _FARTHEST = 1.5             # cells: the longest flow that is believed
@@ -29,7 +31,8 @@ _SOLVED = 1200              # cells that are solved with
 _LOOSE = 100.0              # what a frame by itself is held by to what is expected of it: a tenth, as 1 / spread^2
 _BLUR, _DOUBT = 2.0, 0.1    # cells over which the surface follows the skin, and the belief that is shared with the map
 _OUTLIER = 0.5              # cells: skin that moves this much otherwise than all shapes together is half believed
-_ROW, _COLUMN = np.mgrid[:PICTURE, :PICTURE].astype(np.float32)
+_ROW, _COLUMN = np.mgrid[:WINDOW[0].stop - WINDOW[0].start, :WINDOW[1].stop - WINDOW[1].start].astype(np.float32)
+_CELLS = tuple(slice(part.start * GRID // PICTURE, part.stop * GRID // PICTURE) for part in WINDOW)
 
 
 def picture(image: np.ndarray, crop: Crop, crop_map: np.ndarray) -> np.ndarray:
@@ -42,6 +45,25 @@ def picture(image: np.ndarray, crop: Crop, crop_map: np.ndarray) -> np.ndarray:
     return cv2.remap(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
+def mean_picture(pictures: np.ndarray) -> np.ndarray:
+    """(128, 128) uint8 the mean of pictures (N, 128, 128)."""
+    return np.clip(pictures.mean(0) + 0.5, 0, 255).astype(np.uint8)
+
+
+def flow(reference: np.ndarray, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How skin has moved from one picture (128, 128) to another, in the window, by cells: (56, 48, 2) pixels right and down; and what is left between
+    them when that is undone, (56, 48) grey levels, without light that changes slowly over the face."""
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    search.setFinestScale(0)
+    search.setPatchStride(8)                          # patches of 8 pixels side by side: a third of the time of the preset's 4, and as good here
+    search.setVariationalRefinementIterations(0)      # takes as long as the search, and smooths what is read smoothed anyway
+    reference, shown = (np.ascontiguousarray(picture[WINDOW]) for picture in (reference, shown))
+    moved = search.calc(reference, shown, None)
+    back = cv2.remap(shown, _COLUMN + moved[..., 0], _ROW + moved[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    unlike = _halved(cv2.subtract(back, reference, dtype=cv2.CV_32F))
+    return _halved(moved), unlike - cv2.GaussianBlur(unlike, (0, 0), 2.0)
+
+
 class SkinMotion:
     """The skin's motion in a take's frames against the frames at rest.
 
@@ -52,21 +74,24 @@ class SkinMotion:
 
     def __init__(self, space: ShapeSpace, pictures: np.ndarray, offsets: np.ndarray, scale: np.ndarray, rotation: np.ndarray,
                  rest: np.ndarray, person: np.ndarray) -> None:
-        self.pictures, self.offsets, self.cells = pictures, offsets, space.cells
+        self.pictures, self.offsets, self.cells, self.rest = pictures, offsets, space.cells, rest
         self.views = (scale[:, None, None] * rotation[:, :2]).astype(np.float32)        # (N, 2, 3) head to pixels
         self.mean = space.small_mean[space.cells].T.astype(np.float32)
         self.at_rest = offsets[rest].astype(np.float32).mean(0)
-        self.reference = np.clip(pictures[rest].mean(0) + 0.5, 0, 255).astype(np.uint8)
+        self.reference = mean_picture(pictures[rest])
         inside = np.zeros(GRID * GRID, np.uint8)
         inside[space.cells] = 1
         # A cell's slopes need its neighbours.
         self.inner = cv2.erode(inside.reshape(GRID, GRID), np.ones((3, 3), np.uint8)).ravel()[space.cells].astype(np.float32)
         self.facing = self.inner * np.mean([self._facing(*self._slopes(i)) for i in rest], 0)
+        window = np.zeros((GRID, GRID), np.float32)
+        window[_CELLS] = 1
+        self.followed = window.ravel()[space.cells]
         # What a cell's grey levels tell of motion along the layout's axes and across (the structure tensor).
         x, y = (2 / 8 * cv2.Sobel(self.reference, cv2.CV_32F, *axes) for axes in ((1, 0), (0, 1)))
-        tensor = np.stack([_small(cv2.GaussianBlur(product, (0, 0), 1.0)).ravel()[space.cells] for product in (x * x, x * y, y * y)])
+        tensor = np.stack([_halved(cv2.GaussianBlur(product, (0, 0), 1.0)).ravel()[space.cells] for product in (x * x, x * y, y * y)])
         # A plain cheek tells next to nothing: of what all cells tell, these tell nearly all.
-        self.solved = np.sort(np.argsort(-(tensor[0] + tensor[2]) * self.inner)[:_SOLVED])
+        self.solved = np.sort(np.argsort(-(tensor[0] + tensor[2]) * self.inner * self.followed)[:_SOLVED])
         x, xy, y = tensor[:, self.solved] / _GREY ** 2
         # Its Cholesky factor: motion that it is applied to is in standard deviations.
         along = np.sqrt(x + 1e-9)
@@ -77,35 +102,28 @@ class SkinMotion:
         self.shapes = len(shapes)
         self.basis = np.concatenate([shapes, small_motions(person[places]).reshape(-1, _SOLVED, 3)]).swapaxes(1, 2).copy()   # (59, 3, P)
 
-    def read(self, frame: int, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def read(self, frame: int, expected: np.ndarray, motion: np.ndarray, unlike: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Where skin is in a frame, as offsets from the mean head (3, cells), smoothly; and what it says of the ARKit weights' change
         since rest: normal matrix (52, 52) and right side (52,); all float32.
 
-        expected (52,): that change, as it is known without the skin. A picture tells nothing about depth: along the view the offsets
-        are the maps' own, and so they are where nothing is believed.
+        expected (52,): that change, as it is known without the skin. motion, unlike: the `flow` from the reference to the frame. A picture
+        tells nothing about depth: along the view the offsets are the maps' own, and so they are where nothing is believed.
         """
         across, down = self._slopes(frame)
-        moved, trust = self._follow(frame, across, down)
+        moved, trust = self._follow(frame, across, down, motion, unlike)
         own = self.offsets[frame].astype(np.float32)
         grid = np.zeros((GRID * GRID, 4), np.float32)
         grid[self.cells] = np.c_[(trust * moved).T, trust]
         blurred = cv2.GaussianBlur(grid.reshape(GRID, GRID, 4), (0, 0), _BLUR).reshape(-1, 4)[self.cells].T
         return own + blurred[:3] / (blurred[3] + _DOUBT), *self._evidence(frame, own + moved, trust, expected, across, down)
 
-    def _follow(self, frame: int, across: np.ndarray, down: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _follow(self, frame: int, across: np.ndarray, down: np.ndarray, motion: np.ndarray,
+                unlike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(3, cells) how skin lies otherwise than the map says, head frame, and (cells,) how far that is believed."""
-        flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-        flow.setFinestScale(0)
-        flow.setPatchStride(6)                          # of patches of 8 pixels: half the work of the preset's 4, and as good here
-        flow.setVariationalRefinementIterations(0)      # takes as long as the search, and smooths what is read smoothed anyway
-        shown = np.array(self.pictures[frame])
-        moved = flow.calc(self.reference, shown, None)
-        back = cv2.remap(shown, _COLUMN + moved[..., 0], _ROW + moved[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        unlike = _small(cv2.subtract(back, self.reference, dtype=cv2.CV_32F))
-        unlike = np.abs(unlike - cv2.GaussianBlur(unlike, (0, 0), 2.0))     # light that changes is no motion
-        unlike = cv2.GaussianBlur(unlike, (0, 0), 0.7).ravel()[self.cells]
-        trust = self.facing * self._facing(across, down) / (1 + np.square(unlike / _UNLIKE))
-        step = _small(moved).reshape(-1, 2)[self.cells].T * np.float32(GRID / PICTURE)
+        grid = np.zeros((GRID, GRID, 3), np.float32)
+        grid[_CELLS] = np.dstack([motion * np.float32(GRID / PICTURE), cv2.GaussianBlur(np.abs(unlike), (0, 0), 0.7)])
+        *step, unlike = grid.reshape(-1, 3)[self.cells].T
+        trust = self.followed * self.facing * self._facing(across, down) / (1 + np.square(unlike / _UNLIKE))
         step = np.clip(step, -_FARTHEST, _FARTHEST)
         view = self.views[frame]                                            # its rows are of one length, at right angles
         return (view.T / np.square(view[0]).sum()) @ (step[0] * across[:2] + step[1] * down[:2]), trust
@@ -163,6 +181,6 @@ class SkinMotion:
         return np.clip((cosine - _ASIDE[0]) / (_ASIDE[1] - _ASIDE[0]), 0, 1)
 
 
-def _small(picture: np.ndarray) -> np.ndarray:
-    """A picture's means over the cells (64, 64, ...)."""
-    return cv2.resize(picture, (GRID, GRID), interpolation=cv2.INTER_AREA)
+def _halved(picture: np.ndarray) -> np.ndarray:
+    """A picture's means over the cells, two pixels a side."""
+    return cv2.resize(picture, (picture.shape[1] // 2, picture.shape[0] // 2), interpolation=cv2.INTER_AREA)

@@ -17,7 +17,8 @@ import numpy as np
 
 from .arkit import ARKIT_NAMES
 from .face_fit import MOTIONS, ShapeSpace
-from .skin_motion import SkinMotion
+from .skin_motion import WINDOW, SkinMotion, flow
+from .skin_reader import laid_out, open_skin_reader
 from .take import BLOCK
 from .take_recorder import Recorder
 from .time_grid import EYE_SHAPES, TimeGrid
@@ -27,12 +28,16 @@ _WORTH = 40.0               # a take's frames err together: however many, they c
 # How far the network's ARKit weights are off, as the take's solve sees it. A map says less about lids and lips than the
 # network's own reading of the picture, and errs together with it: at 0.15, as for photographs, half of every blink is lost.
 _SPREAD = 0.05
-_SPREAD_BESIDE_SKIN = 0.10  # the same where the skin's motion is known as well
-_SPARSITY = 8.0             # L1 weight of the ARKit weights, in the fit's own unit (1 / spread^2 = 400): 0.02 of each
+# L1 weight of the ARKit weights, in the fit's own unit (1 / spread^2 = 400): 0.02 of each.
+_SPARSITY = 8.0
+# With the skin: how far its motion and the maps are believed beside its reader, which has seen both; and the L1 weight then.
+_BESIDE_READER, _SPARSITY_WITH_READER = 0.3, 2.0
 _STEADY = 12.0              # weight of their differences from frame to frame, same unit, at 30 frames a second
 _AROUND, _AT_REST = 0.6, 10  # seconds about the calmest frame, of which so many are the skin at rest
 _SPIKE = 0.06               # of a weight: a mouth that opens and shuts goes on for longer than a frame
-_UNSEEN = np.array([name.startswith("eyeLook") or name == "tongueOut" for name in ARKIT_NAMES])
+# Of lids, gaze and tongue the reader knows only what was rendered; the first network has seen them in photographs as well.
+_OWN = np.array([name.startswith(("eyeBlink", "eyeLook")) or name == "tongueOut" for name in ARKIT_NAMES])
+_OWN_SPREAD = np.where([name.startswith("eyeBlink") for name in ARKIT_NAMES], 0.10, _SPREAD)
 
 
 def identity_and_reading(space: ShapeSpace, right: np.ndarray, prior: np.ndarray, fps: float) -> tuple[np.ndarray, _Reading, np.ndarray]:
@@ -63,30 +68,41 @@ def with_skin(recorder: Recorder, good: np.ndarray, grid: TimeGrid, person: np.n
     alike = near[np.argsort(np.abs(weights[near] - weights[calm]).sum(1))[:_AT_REST]]
     scale, rotation = (np.array([pose[part] for pose in recorder.poses]) for part in (0, 1))
     skin = SkinMotion(recorder.space, recorder.pictures(), recorder.offsets(), scale, rotation, good[grid.before[alike]], person)
-    count = len(good)
+    count, expressions = len(good), np.array(recorder.expressions, np.float32)
+    rested = skin.rest
+    of_rest = {"picture": skin.reference[WINDOW], "map": laid_out(skin.at_rest, recorder.space), "weights": expressions[rested].mean(0),
+               "rotation": rotation[rested, :2].reshape(len(rested), 6).mean(0)}
     moved = np.memmap(tempfile.TemporaryFile(prefix="prn-take-"), np.float16, "w+", shape=(count, *skin.offsets.shape[1:]))
     normal, right = np.empty((count, 52, 52), np.float32), np.empty((count, 52), np.float32)
+    change, spread = np.empty((2, count, 52), np.float32)
     at_rest = weights[alike].mean(0)
     # Which of the even frames is nearest to each recorded one.
     places = np.clip(np.rint(grid.times * grid.fps).astype(int) - grid.start, 0, len(weights) - 1)
     expected = weights[places] - at_rest
+    reader = open_skin_reader()
 
     def tell(frames: np.ndarray) -> None:
-        for frame in frames:
-            moved[frame], normal[frame], right[frame] = skin.read(good[frame], expected[frame])
+        numbers = good[frames]
+        motion, unlike = (np.stack(values) for values in zip(*(flow(skin.reference, np.array(skin.pictures[number])) for number in numbers)))
+        change[frames], spread[frames] = reader.read({
+            "picture": skin.pictures[numbers][:, *WINDOW], "motion": motion, "unlike": unlike, "weights": expressions[numbers],
+            "map": np.stack([laid_out(skin.offsets[number].astype(np.float32), recorder.space) for number in numbers]),
+            "rotation": rotation[numbers, :2].reshape(len(numbers), 6)}, of_rest)
+        for place, frame in enumerate(frames):
+            moved[frame], normal[frame], right[frame] = skin.read(numbers[place], expected[frame], motion[place], unlike[place])
 
     in_blocks(tell, np.arange(count), (lambda done: followed(done, count)) if followed else None)
 
     def told() -> np.ndarray:
         even = grid.resample(normal)
-        return read.weights(even, grid.resample(right) + even @ at_rest, _SPREAD_BESIDE_SKIN)
+        return read.weights_with(even, grid.resample(right) + even @ at_rest, np.clip(at_rest + grid.resample(change), 0, 1), grid.resample(spread))
 
     weights = told()
     spikes = _spikes(weights[places])
     if not len(spikes):
         return moved, weights
     # In these the flow has lost the skin: what lies between the frames before and after is nearer to it.
-    for values in (moved, normal, right):
+    for values in (moved, normal, right, change):
         values[spikes] = (values[spikes - 1].astype(np.float32) + values[spikes + 1].astype(np.float32)) / 2
     return moved, told()
 
@@ -100,30 +116,39 @@ class _Reading:
     prior: np.ndarray  # (N, 52) the network's own weights
     fps: float
 
-    def weights(self, normal: np.ndarray | float = 0.0, right: np.ndarray | float = 0.0, spread: float = _SPREAD) -> np.ndarray:
-        """(N, 52) each frame's best: bounded, sparse and steady. normal (N, 52, 52), right (N, 52): what else says something of them.
-        spread: how far the network's own weights are off."""
-        # Where eyes look nothing else tells, nor what a tongue does.
-        precision = np.where(_UNSEEN, _SPREAD, spread) ** -2
-        return _bounded_weights(self.normal.astype(np.float32) + normal, self.right + right, self.prior, precision, _STEADY * self.fps / 30)
+    def weights(self) -> np.ndarray:
+        """(N, 52) each frame's best without the skin: bounded, sparse and steady."""
+        return self._best(self.normal, self.right, self.prior, np.full(len(ARKIT_NAMES), _SPREAD ** -2), _SPARSITY)
+
+    def weights_with(self, normal: np.ndarray, right: np.ndarray, read: np.ndarray, spread: np.ndarray) -> np.ndarray:
+        """The same with the skin: the terms of its motion, normal (N, 52, 52) and right (N, 52), and what the skin's reader makes of it,
+        weights (N, 52) and how far each is off."""
+        read, spread = np.where(_OWN, self.prior, read), np.where(_OWN, _OWN_SPREAD, spread)
+        return self._best(_BESIDE_READER * (self.normal.astype(np.float32) + normal), _BESIDE_READER * (self.right + right), read, spread ** -2,
+                          _SPARSITY_WITH_READER)
+
+    def _best(self, normal: np.ndarray, right: np.ndarray, read: np.ndarray, precision: np.ndarray, sparsity: float) -> np.ndarray:
+        return _bounded_weights(normal, right, read, precision, sparsity, _STEADY * self.fps / 30)
 
 
 def _bounded_weights(normal: np.ndarray, right: np.ndarray, prior: np.ndarray, precision: np.ndarray,
-                     steady: float) -> np.ndarray:
+                     sparsity: float, steady: float) -> np.ndarray:
     """(N, 52) weights in 0..1: least squares with a prior, an L1 term and a term on differences in time (FISTA).
 
-    normal: (52, 52), or (N, 52, 52) if the frames' differ. Beck and Teboulle, "A fast iterative shrinkage-thresholding algorithm for
-    linear inverse problems" (2009), with a step of its own for each weight.
+    normal: (52, 52), or (N, 52, 52) if the frames' differ. precision: (52,), or (N, 52) if these do, of the prior (N, 52). Beck and
+    Teboulle, "A fast iterative shrinkage-thresholding algorithm for linear inverse problems" (2009), with a step of its own for each weight.
     """
-    descent = (normal + np.diag(precision)).astype(np.float32).reshape(-1, *normal.shape[-2:])
+    diagonal = np.arange(len(ARKIT_NAMES))
+    descent = normal.astype(np.float32).reshape(-1, *normal.shape[-2:])
+    descent[:, diagonal, diagonal] += precision
     size = np.diagonal(descent, axis1=1, axis2=2).mean(0, dtype=np.float64) + 4 * steady
     # No eigenvalue is above the largest sum of a row.
     most = max(float((np.abs(one) @ size ** -0.5 * size ** -0.5 + 4 * steady / size).max()) for one in descent)
     step = 1 / (size * most)
     # A step down the gradient of all but the differences in time, as one matrix product. Of a long take these are large: in place.
     descent *= -step.astype(np.float32)
-    descent += np.eye(len(precision), dtype=np.float32)
-    pull = (step * (right + precision * prior - _SPARSITY)).astype(np.float32)
+    descent[:, diagonal, diagonal] += 1
+    pull = (step * (right + precision * prior - sparsity)).astype(np.float32)
     steady = (step * steady).astype(np.float32)
     weights = previous = np.clip(prior, 0, 1).astype(np.float32)
     momentum = 1.0

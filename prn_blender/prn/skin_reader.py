@@ -1,0 +1,69 @@
+"""What a face does, told by comparing it with itself at rest: the second, small network, for takes.
+
+The first network sees a single picture, and lips that press or roll look much like others' lips at rest. This one is given a frame and the
+frames at rest, laid out alike, how the skin moved from these to that (`skin_motion.flow`), what the motion does not explain, and both maps, and
+gives how far the ARKit weights have changed since rest, and how sure of each it is. It is trained by `training/skin_reader.py`. numpy, OpenCV and
+ONNX Runtime; reads `weights/skin`, never imports bpy.
+
+Frames as in face_fit.py. All it sees is a window of the layout, in which eyes, brows, nose, cheeks and mouth lie.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from .arkit import ARKIT_NAMES
+from .errors import CaptureError
+from .face_fit import GRID, ShapeSpace
+from .skin_motion import WINDOW
+from .weights import default_folder, load_bundle
+
+_QUARTER = tuple(slice(part.start // 4, part.stop // 4) for part in WINDOW)
+INPUTS = ("picture", "motion", "unlike", "map", "weights", "rotation")
+OF_REST = ("picture", "map", "weights", "rotation")
+OUTPUTS = ("change", "spread")
+
+
+def laid_out(offsets: np.ndarray, space: ShapeSpace) -> np.ndarray:
+    """(28, 24, 3) float32 a map's offsets from the mean head (3, cells), metres, in the window."""
+    grid = np.zeros((GRID * GRID, 3), np.float32)
+    grid[space.cells] = offsets.T
+    return cv2.resize(grid.reshape(GRID, GRID, 3), (GRID // 2, GRID // 2), interpolation=cv2.INTER_AREA)[_QUARTER]
+
+
+class SkinReader:
+    """The network, ready to run in any thread."""
+
+    def __init__(self) -> None:
+        """Raises CaptureError if `weights/skin` is missing, damaged, or no such network."""
+        import onnxruntime
+
+        bundle = load_bundle(default_folder() / "skin")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = 1        # the solve has threads of its own
+        self._session = onnxruntime.InferenceSession(bundle.onnx_path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        names = [*INPUTS, *(f"rest_{name}" for name in OF_REST)]
+        if {node.name for node in self._session.get_inputs()} != set(names):
+            raise CaptureError(f"The weights file '{bundle.onnx_path}' is foreign, not a network for skin: use the weights that came with the program.")
+
+    def read(self, frames: dict[str, np.ndarray], rest: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """How far the ARKit weights of N frames are from those at rest, (N, 52), and the standard deviations of its errors (N, 52).
+
+        frames: `picture` (N, 112, 96) grey levels in the window; `motion` (N, 56, 48, 2) and `unlike` (N, 56, 48), of `skin_motion.flow`; `map` (N, 28, 24, 3)
+        of `laid_out`; `weights` (N, 52) that the first network gave; `rotation` (N, 6) the first two rows of the head's. rest: the
+        frames at rest, `picture`, `map`, `weights` and `rotation` of them without the first axis.
+        """
+        count = len(frames["picture"])
+        given = {name: frames[name] for name in INPUTS} | {f"rest_{name}": np.broadcast_to(rest[name], (count, *rest[name].shape)) for name in OF_REST}
+        change, spread = self._session.run(list(OUTPUTS), {name: np.ascontiguousarray(values, np.float32) for name, values in given.items()})
+        return change, spread
+
+
+@lru_cache(maxsize=1)
+def open_skin_reader() -> SkinReader:
+    """The shipped one, loaded once."""
+    return SkinReader()
