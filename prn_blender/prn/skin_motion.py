@@ -27,8 +27,7 @@ _GREY = 8.0
 _UNLIKE = 6.0               # grey levels: where the flow leaves this difference, it is half believed
 _EDGE_ON = 0.3              # square pixels that a cell has to cover, to be solved with
 _ASIDE = 0.2, 0.5           # the cosine between skin and view up to which nothing is believed, and from which all is
-_SOLVED = 1200              # cells that are solved with
-_LOOSE = 100.0              # what a frame by itself is held by to what is expected of it: a tenth, as 1 / spread^2
+_SOLVED = 800               # cells that are solved with
 _BLUR, _DOUBT = 2.0, 0.1    # cells over which the surface follows the skin, and the belief that is shared with the map
 _OUTLIER = 0.5              # cells: skin that moves this much otherwise than all shapes together is half believed
 _ROW, _COLUMN = np.mgrid[:WINDOW[0].stop - WINDOW[0].start, :WINDOW[1].stop - WINDOW[1].start].astype(np.float32)
@@ -106,7 +105,7 @@ class SkinMotion:
         """Where skin is in a frame, as offsets from the mean head (3, cells), smoothly; and what it says of the ARKit weights' change
         since rest: normal matrix (52, 52) and right side (52,); all float32.
 
-        expected (52,): that change, as it is known without the skin. motion, unlike: the `flow` from the reference to the frame. A picture
+        expected (52,): that change, as the skin's reader tells it. motion, unlike: the `flow` from the reference to the frame. A picture
         tells nothing about depth: along the view the offsets are the maps' own, and so they are where nothing is believed.
         """
         across, down = self._slopes(frame)
@@ -147,11 +146,11 @@ class SkinMotion:
             basis[:, axis] += self.basis[:, 2] * telling[axis, 2]
         basis = basis.reshape(count, -1)
         seen = (telling * (offsets - self.at_rest)[:, self.solved]).sum(1).ravel()
-        # What this frame alone would say, by which outliers are told.
-        normal, right = basis @ basis.T, basis @ seen
-        start = np.r_[expected, np.zeros(count - n)]
-        solution = start + np.linalg.solve(normal + np.diag(np.r_[np.full(n, _LOOSE), np.ones(count - n)]), right - normal @ start)
-        away = np.square(seen - solution.astype(np.float32) @ basis).reshape(2, -1).sum(0)
+        # What is expected, and the head's motion besides, leave little of the skin's: by the rest outliers are told.
+        shapes, motions = basis[:n], basis[n:]
+        beyond = seen - expected @ shapes
+        head = np.linalg.solve(motions @ motions.T + np.eye(count - n, dtype=np.float32), motions @ beyond)
+        away = np.square(beyond - head @ motions).reshape(2, -1).sum(0)
         # In cells: only across an edge in the picture is motion seen at all.
         square = away / (trust[self.solved] * self.told + 1e-3)
         inlier = np.tile(1 / np.sqrt(1 + square / _OUTLIER ** 2), 2)

@@ -78,7 +78,6 @@ def with_skin(recorder: Recorder, good: np.ndarray, grid: TimeGrid, person: np.n
     at_rest = weights[alike].mean(0)
     # Which of the even frames is nearest to each recorded one.
     places = np.clip(np.rint(grid.times * grid.fps).astype(int) - grid.start, 0, len(weights) - 1)
-    expected = weights[places] - at_rest
     reader = open_skin_reader()
 
     def tell(frames: np.ndarray) -> None:
@@ -89,7 +88,7 @@ def with_skin(recorder: Recorder, good: np.ndarray, grid: TimeGrid, person: np.n
             "map": np.stack([laid_out(skin.offsets[number].astype(np.float32), recorder.space) for number in numbers]),
             "rotation": rotation[numbers, :2].reshape(len(numbers), 6)}, of_rest)
         for place, frame in enumerate(frames):
-            moved[frame], normal[frame], right[frame] = skin.read(numbers[place], expected[frame], motion[place], unlike[place])
+            moved[frame], normal[frame], right[frame] = skin.read(numbers[place], change[frame], motion[place], unlike[place])
 
     in_blocks(tell, np.arange(count), (lambda done: followed(done, count)) if followed else None)
 
