@@ -73,7 +73,7 @@ class SkinMotion:
 
     def __init__(self, space: ShapeSpace, pictures: np.ndarray, offsets: np.ndarray, scale: np.ndarray, rotation: np.ndarray,
                  rest: np.ndarray, person: np.ndarray) -> None:
-        self.pictures, self.offsets, self.cells, self.rest = pictures, offsets, space.cells, rest
+        self.pictures, self.offsets, self.cells = pictures, offsets, space.cells
         self.views = (scale[:, None, None] * rotation[:, :2]).astype(np.float32)        # (N, 2, 3) head to pixels
         self.mean = space.small_mean[space.cells].T.astype(np.float32)
         self.at_rest = offsets[rest].astype(np.float32).mean(0)
@@ -82,15 +82,15 @@ class SkinMotion:
         inside[space.cells] = 1
         # A cell's slopes need its neighbours.
         self.inner = cv2.erode(inside.reshape(GRID, GRID), np.ones((3, 3), np.uint8)).ravel()[space.cells].astype(np.float32)
-        self.facing = self.inner * np.mean([self._facing(*self._slopes(i)) for i in rest], 0)
         window = np.zeros((GRID, GRID), np.float32)
         window[_CELLS] = 1
-        self.followed = window.ravel()[space.cells]
+        followed = self.inner * window.ravel()[space.cells]
+        self.facing = followed * np.mean([self._facing(*self._slopes(i)) for i in rest], 0)
         # What a cell's grey levels tell of motion along the layout's axes and across (the structure tensor).
         x, y = (2 / 8 * cv2.Sobel(self.reference, cv2.CV_32F, *axes) for axes in ((1, 0), (0, 1)))
         tensor = np.stack([_halved(cv2.GaussianBlur(product, (0, 0), 1.0)).ravel()[space.cells] for product in (x * x, x * y, y * y)])
         # A plain cheek tells next to nothing: of what all cells tell, these tell nearly all.
-        self.solved = np.sort(np.argsort(-(tensor[0] + tensor[2]) * self.inner * self.followed)[:_SOLVED])
+        self.solved = np.sort(np.argsort(-(tensor[0] + tensor[2]) * followed)[:_SOLVED])
         x, xy, y = tensor[:, self.solved] / _GREY ** 2
         # Its Cholesky factor: motion that it is applied to is in standard deviations.
         along = np.sqrt(x + 1e-9)
@@ -122,7 +122,7 @@ class SkinMotion:
         grid = np.zeros((GRID, GRID, 3), np.float32)
         grid[_CELLS] = np.dstack([motion * np.float32(GRID / PICTURE), cv2.GaussianBlur(np.abs(unlike), (0, 0), 0.7)])
         *step, unlike = grid.reshape(-1, 3)[self.cells].T
-        trust = self.followed * self.facing * self._facing(across, down) / (1 + np.square(unlike / _UNLIKE))
+        trust = self.facing * self._facing(across, down) / (1 + np.square(unlike / _UNLIKE))
         step = np.clip(step, -_FARTHEST, _FARTHEST)
         view = self.views[frame]                                            # its rows are of one length, at right angles
         return (view.T / np.square(view[0]).sum()) @ (step[0] * across[:2] + step[1] * down[:2]), trust

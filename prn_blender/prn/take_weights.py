@@ -67,11 +67,11 @@ def with_skin(recorder: Recorder, good: np.ndarray, grid: TimeGrid, person: np.n
     near = np.flatnonzero(np.abs(np.arange(len(weights)) - calm) <= _AROUND * grid.fps)
     alike = near[np.argsort(np.abs(weights[near] - weights[calm]).sum(1))[:_AT_REST]]
     scale, rotation = (np.array([pose[part] for pose in recorder.poses]) for part in (0, 1))
-    skin = SkinMotion(recorder.space, recorder.pictures(), recorder.offsets(), scale, rotation, good[grid.before[alike]], person)
-    count, expressions = len(good), np.array(recorder.expressions, np.float32)
-    rested = skin.rest
+    rested = good[grid.before[alike]]
+    skin = SkinMotion(recorder.space, recorder.pictures(), recorder.offsets(), scale, rotation, rested, person)
+    count, expressions, turns = len(good), np.array(recorder.expressions, np.float32), rotation[:, :2].reshape(-1, 6)
     of_rest = {"picture": skin.reference[WINDOW], "map": laid_out(skin.at_rest, recorder.space), "weights": expressions[rested].mean(0),
-               "rotation": rotation[rested, :2].reshape(len(rested), 6).mean(0)}
+               "rotation": turns[rested].mean(0)}
     moved = np.memmap(tempfile.TemporaryFile(prefix="prn-take-"), np.float16, "w+", shape=(count, *skin.offsets.shape[1:]))
     normal, right = np.empty((count, 52, 52), np.float32), np.empty((count, 52), np.float32)
     change, spread = np.empty((2, count, 52), np.float32)
@@ -86,7 +86,7 @@ def with_skin(recorder: Recorder, good: np.ndarray, grid: TimeGrid, person: np.n
         change[frames], spread[frames] = reader.read({
             "picture": skin.pictures[numbers][:, *WINDOW], "motion": motion, "unlike": unlike, "weights": expressions[numbers],
             "map": np.stack([laid_out(skin.offsets[number].astype(np.float32), recorder.space) for number in numbers]),
-            "rotation": rotation[numbers, :2].reshape(len(numbers), 6)}, of_rest)
+            "rotation": turns[numbers]}, of_rest)
         for place, frame in enumerate(frames):
             moved[frame], normal[frame], right[frame] = skin.read(numbers[place], change[frame], motion[place], unlike[place])
 
