@@ -18,8 +18,8 @@ from prn_blender.prn.errors import CaptureError
 from prn_blender.prn.face_fit import in_head, load_shape_space, reading
 from prn_blender.prn.skin_motion import WINDOW, flow, picture
 from prn_blender.prn.skin_reader import OF_REST, SkinReader, laid_out, open_skin_reader
-from prn_blender.prn.weights import default_folder, load_bundle
-from training.skin_reader import REST, Pairs, SkinNetwork, export, judge, learn
+from prn_blender.prn.weights import default_folder, load_bundle, load_tensors, write_bundle
+from training.skin_reader import REST, Pairs, SkinNetwork, begun, export, judge, learn
 from clips import portrait
 
 
@@ -124,7 +124,7 @@ def test_pairs_are_mirrored_as_a_whole(pairs):
 
 def test_the_trainer_learns_and_what_it_writes_is_read_alike(pairs, tmp_path):
     options = argparse.Namespace(minutes=0.1, rate=2e-3, batch=32)
-    network, count = learn(pairs, pairs, tmp_path / "kept.pt", options)
+    network, count = learn(SkinNetwork(), pairs, pairs, tmp_path / "kept.pt", options)
     assert count >= 32 and (tmp_path / "kept.pt").is_file()
     assert "correlation" in judge(network, pairs)
     export(network, tmp_path / "skin", count, 40)
@@ -133,5 +133,23 @@ def test_the_trainer_learns_and_what_it_writes_is_read_alike(pairs, tmp_path):
     inputs, _ = pairs.batch(torch.arange(5))
     with torch.no_grad():
         expected = network.eval()(**inputs)[0].numpy()
+    with torch.no_grad():
+        assert torch.allclose(begun(tmp_path / "skin").eval()(**inputs)[0], network(**inputs)[0], atol=1e-4)
     found = onnxruntime.InferenceSession(bundle.onnx_path.read_bytes()).run(["change"], {name: values.numpy() for name, values in inputs.items()})[0]
     assert np.abs(found - expected).max() < 1e-3
+
+
+def test_a_layer_with_more_inputs_than_before_begins_with_nothing_for_these(pairs, tmp_path):
+    network = SkinNetwork().eval()
+    layer = network.fine[0][0].weight
+    with torch.no_grad():
+        layer[:, 4:] = 0
+    export(network, tmp_path / "now", 0, 0)
+    now = load_bundle(tmp_path / "now")
+    tensors = load_tensors(now)
+    tensors["fine.0.0.weight"] = tensors["fine.0.0.weight"][:, :4]
+    write_bundle(tmp_path / "before", {name: values.astype(np.float16) for name, values in tensors.items()}, now.onnx_path.read_bytes(),
+                 {name: now.metadata[name] for name in ("architecture", "input_size", "licence", "date")} | {"sources": []})
+    inputs, _ = pairs.batch(torch.arange(5))
+    with torch.no_grad():
+        assert torch.equal(begun(tmp_path / "before").eval()(**inputs)[0], begun(tmp_path / "now").eval()(**inputs)[0])

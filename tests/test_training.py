@@ -15,7 +15,7 @@ from prn_blender.prn.image_io import load_image
 from prn_blender.prn.position_map import load_topology
 from training import shut_eyes, taught
 from training.augment import Dice, compressed, crop_transforms, degraded, occluded, placed, warped
-from training.people import random_expression, random_identity
+from training.people import random_expression, random_identity, random_shapes, random_speech
 from training.photographs import PIXELS, PhotographBatches, upright_transforms
 from training.subdivision import catmull_clark, smooth_texels
 from training.uv_layout import boundary_loops, flatten, triangles_of
@@ -50,6 +50,22 @@ def test_expressions_are_possible_and_various():
     assert (drawn[:, index["eyeBlinkLeft"]] > 0.8).mean() > 0.05
     assert (drawn[:, index["jawOpen"]] > 0.4).mean() > 0.08
     assert (drawn > 0.05).any(0).all()                      # every shape is seen
+
+
+def test_mouths_make_every_sound_and_faces_have_moods_meanwhile():
+    rng = np.random.default_rng(5)
+    drawn = np.stack([random_speech(rng) for _ in range(400)])
+    assert drawn.min() >= 0 and drawn.max() <= 1
+    strongest = dict(zip(ARKIT_NAMES, drawn.max(0)))
+    for name in ("jawOpen", "mouthFunnel", "mouthPucker", "mouthPressLeft", "mouthRollLower", "mouthUpperUpRight", "mouthSmileLeft", "mouthStretchLeft",
+                 "mouthClose", "browInnerUp", "browDownLeft", "noseSneerRight", "eyeBlinkLeft"):
+        assert strongest[name] > 0.25, name
+    left, right = (drawn[:, ARKIT_NAMES.index(f"mouthSmile{side}")] for side in ("Left", "Right"))
+    assert np.corrcoef(left, right)[0, 1] > 0.95
+    down, _, press = np.corrcoef(drawn[:, [ARKIT_NAMES.index(name) for name in ("mouthLowerDownLeft", "jawOpen", "mouthPressLeft")]].T)[1]
+    assert down > 0.3 and press < 0
+    some = (np.stack([random_shapes(rng) for _ in range(100)]) > 0).sum(1)
+    assert some.min() >= 1 and some.mean() < 12
 
 
 def test_pictures_change_and_stay_pictures():

@@ -177,3 +177,47 @@ def random_shapes(rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.4:
         w[_INDEX["jawOpen"]] = max(w[_INDEX["jawOpen"]], rng.beta(1, 2.5))
     return w
+
+
+# What a mouth does for sounds: ARKit shapes (both sides) and the range that each is drawn from; a shape given by "jaw" is that share of jawOpen.
+_SOUNDS = (
+    {"jawOpen": (0.2, 0.9), "mouthLowerDown": ("jaw", 0.2, 0.9), "mouthUpperUp": ("jaw", 0, 0.5)},                      # a
+    {"jawOpen": (0.1, 0.5), "mouthFunnel": (0.2, 1), "mouthLowerDown": ("jaw", 0, 0.6)},                                # o, sh
+    {"jawOpen": (0, 0.25), "mouthPucker": (0.3, 1), "mouthFunnel": (0, 0.4)},                                           # u, w
+    {"mouthPress": (0.1, 0.7), "mouthRollLower": (0, 0.5), "mouthRollUpper": (0, 0.5)},                                 # m, b, p
+    {"jawOpen": (0.05, 0.25), "mouthRollLower": (0.15, 0.7), "mouthUpperUp": (0.05, 0.6)},                              # f, v
+    {"jawOpen": (0.05, 0.4), "mouthStretch": (0.1, 0.8), "mouthLowerDown": (0, 0.4)},                                   # e
+    {"jawOpen": (0.05, 0.4), "mouthSmile": (0.1, 0.7), "mouthUpperUp": (0, 0.4)},                                       # i
+    {"jawOpen": (0.02, 0.2), "mouthFunnel": (0, 0.4), "mouthLowerDown": (0.1, 0.5), "mouthUpperUp": (0, 0.4)},          # s
+    {"jawOpen": (0.1, 0.4), "mouthClose": ("jaw", 0.3, 1)})                                                             # a jaw that drops behind shut lips
+# What the rest of a face does meanwhile.
+_MOODS = (
+    {"mouthSmile": (0.2, 0.9), "cheekSquint": (0, 0.8), "eyeSquint": (0, 0.5)},
+    {"browInnerUp": (0.2, 1), "browOuterUp": (0, 0.9)},
+    {"browDown": (0.2, 1), "noseSneer": (0, 0.5), "eyeSquint": (0, 0.4)},
+    {"mouthFrown": (0.1, 0.7), "browInnerUp": (0, 0.6), "mouthShrugLower": (0, 0.5)})
+
+
+def random_speech(rng: np.random.Generator) -> np.ndarray:
+    """(52,) ARKit weights in 0..1: somebody who speaks, on the way from one sound to the next, in some mood or none, now and then with shut eyes."""
+    w = np.zeros(len(ARKIT_NAMES), np.float32)
+
+    def put(shapes: dict[str, tuple], share: float) -> None:
+        jaw = 0.0
+        for stem, (*of_jaw, low, high) in shapes.items():
+            value = rng.uniform(low, high) * (jaw if of_jaw else share)
+            jaw = value if stem == "jawOpen" else jaw
+            # A crooked mouth now and then.
+            sides = (stem,) if stem in _INDEX else (stem + "Left", stem + "Right")
+            for name, tilt in zip(sides, np.exp(rng.normal(0, 0.08, 2) * (len(sides) > 1))):
+                w[_INDEX[name]] = min(max(w[_INDEX[name]], value * tilt), 1)
+
+    before, after = rng.choice(len(_SOUNDS), 2)
+    way = rng.random()
+    put(_SOUNDS[before], 1 - way * rng.random())
+    put(_SOUNDS[after], way * rng.random())
+    if rng.random() < 0.6:
+        put(_MOODS[rng.integers(len(_MOODS))], rng.random())
+    if rng.random() < 0.12:
+        w[[_INDEX["eyeBlinkLeft"], _INDEX["eyeBlinkRight"]]] = rng.random()
+    return w

