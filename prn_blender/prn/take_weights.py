@@ -31,13 +31,19 @@ _SPREAD = 0.05
 # L1 weight of the ARKit weights, in the fit's own unit (1 / spread^2 = 400): 0.02 of each.
 _SPARSITY = 8.0
 # With the skin: how far its motion and the maps are believed beside its reader, which has seen both; and the L1 weight then.
-_BESIDE_READER, _SPARSITY_WITH_READER = 0.3, 2.0
+_BESIDE_READER, _SPARSITY_WITH_READER = 0.2, 1.0
 _STEADY = 12.0              # weight of their differences from frame to frame, same unit, at 30 frames a second
 _AROUND, _AT_REST = 0.6, 10  # seconds about the calmest frame, of which so many are the skin at rest
 _SPIKE = 0.06               # of a weight: a mouth that opens and shuts goes on for longer than a frame
-# Of lids, gaze and tongue the reader knows only what was rendered; the first network has seen them in photographs as well.
-_OWN = np.array([name.startswith(("eyeBlink", "eyeLook")) or name == "tongueOut" for name in ARKIT_NAMES])
-_OWN_SPREAD = np.where([name.startswith("eyeBlink") for name in ARKIT_NAMES], 0.10, _SPREAD)
+# How far the first network's weights are off beside the reader's. It has seen real faces, the reader rendered ones only: of lids, gaze and tongue
+# the reader is not asked, and of a lower lip drawn down the first knows more, by the jaw with which it goes.
+_FIRST_SPREAD = np.full(len(ARKIT_NAMES), 0.2)
+_NOT_ASKED = np.zeros(len(ARKIT_NAMES), bool)
+for _number, _name in enumerate(ARKIT_NAMES):
+    if _name.startswith(("eyeBlink", "eyeLook")) or _name == "tongueOut":
+        _NOT_ASKED[_number], _FIRST_SPREAD[_number] = True, 0.10 if _name.startswith("eyeBlink") else 0.05
+    if _name.startswith("mouthLowerDown"):
+        _FIRST_SPREAD[_number] = 0.05
 
 
 def identity_and_reading(space: ShapeSpace, right: np.ndarray, prior: np.ndarray, fps: float) -> tuple[np.ndarray, _Reading, np.ndarray]:
@@ -122,9 +128,10 @@ class _Reading:
     def weights_with(self, normal: np.ndarray, right: np.ndarray, read: np.ndarray, spread: np.ndarray) -> np.ndarray:
         """The same with the skin: the terms of its motion, normal (N, 52, 52) and right (N, 52), and what the skin's reader makes of it,
         weights (N, 52) and how far each is off."""
-        read, spread = np.where(_OWN, self.prior, read), np.where(_OWN, _OWN_SPREAD, spread)
-        return self._best(_BESIDE_READER * (self.normal.astype(np.float32) + normal), _BESIDE_READER * (self.right + right), read, spread ** -2,
-                          _SPARSITY_WITH_READER)
+        readers, firsts = np.where(_NOT_ASKED, 0, spread ** -2), _FIRST_SPREAD ** -2
+        both = readers + firsts
+        return self._best(_BESIDE_READER * (self.normal.astype(np.float32) + normal), _BESIDE_READER * (self.right + right),
+                          (readers * read + firsts * self.prior) / both, both, _SPARSITY_WITH_READER)
 
     def _best(self, normal: np.ndarray, right: np.ndarray, read: np.ndarray, precision: np.ndarray, sparsity: float) -> np.ndarray:
         return _bounded_weights(normal, right, read, precision, sparsity, _STEADY * self.fps / 30)
