@@ -35,9 +35,10 @@ _BESIDE_READER, _SPARSITY_WITH_READER = 0.2, 1.0
 _STEADY = 12.0              # weight of their differences from frame to frame, same unit, at 30 frames a second
 _AROUND, _AT_REST = 0.6, 10  # seconds about the calmest frame, of which so many are the skin at rest
 _SPIKE = 0.06               # of a weight: a mouth that opens and shuts goes on for longer than a frame
-# How far the first network's weights are off beside the reader's. It has seen real faces, the reader rendered ones only: of lids, gaze and tongue
-# the reader is not asked, and of a lower lip drawn down the first knows more, by the jaw with which it goes.
-_FIRST_SPREAD = np.full(len(ARKIT_NAMES), 0.2)
+# How far the first network's weights are off beside the reader's. It has seen real faces, the reader rendered ones only: so it is believed a
+# little in all, as much as costs nothing on rendered ones. Of lids, gaze and tongue the reader is not asked, and of a lower lip drawn down the first knows
+# more, by the jaw with which it goes.
+_FIRST_SPREAD = np.full(len(ARKIT_NAMES), 0.3)
 _NOT_ASKED = np.zeros(len(ARKIT_NAMES), bool)
 for _number, _name in enumerate(ARKIT_NAMES):
     if _name.startswith(("eyeBlink", "eyeLook")) or _name == "tongueOut":
