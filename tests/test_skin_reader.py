@@ -153,3 +153,8 @@ def test_a_layer_with_more_inputs_than_before_begins_with_nothing_for_these(pair
     inputs, _ = pairs.batch(torch.arange(5))
     with torch.no_grad():
         assert torch.equal(begun(tmp_path / "before").eval()(**inputs)[0], begun(tmp_path / "now").eval()(**inputs)[0])
+
+
+def test_another_networks_weights_are_no_beginning():
+    with pytest.raises(CaptureError, match="another network"):
+        begun(default_folder())

@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from prn_blender.prn.arkit import ARKIT_NAMES, MIRRORED
+from prn_blender.prn.errors import CaptureError
 from prn_blender.prn.network import Residual, convolution
 from prn_blender.prn.position_map import SIZE
 from prn_blender.prn.skin_motion import WINDOW
@@ -156,10 +157,13 @@ def judge(network: SkinNetwork, held_out: Pairs) -> str:
 
 
 def begun(folder: Path) -> SkinNetwork:
-    """The network with the weights of a bundle. A layer that has got more inputs since begins with nothing for these."""
+    """The network with the weights of a bundle. A layer that has got more inputs since begins with nothing for these. Raises CaptureError if the
+    bundle is missing, damaged, or another network's."""
     network = SkinNetwork()
-    state = network.state_dict()
-    for name, values in load_tensors(load_bundle(folder)).items():
+    state, tensors = network.state_dict(), load_tensors(load_bundle(folder))
+    if not tensors.keys() <= state.keys():
+        raise CaptureError(f"'{folder}' holds the weights of another network: give those of weights/skin.")
+    for name, values in tensors.items():
         values = torch.from_numpy(values.astype(np.float32))
         if values.shape != state[name].shape:
             state[name].zero_()
@@ -240,6 +244,10 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "weights" / "skin")
     arguments = parser.parse_args()
+    try:
+        network = begun(arguments.begin) if arguments.begin else SkinNetwork()
+    except CaptureError as error:
+        parser.error(str(error))
     from training.same_person import held_out_maker, maker      # opens an OpenGL context, which nothing else here needs
     shards = {}
     for kind, making, count in (("same_person", maker, arguments.people), ("same_person_held_out", held_out_maker, HELD_OUT)):
@@ -250,7 +258,7 @@ def main() -> None:
         if missing_shards(folder, count):
             raise SystemExit(f"Not all people could be drawn into '{folder}': see above why.")
     pairs, held_out = (Pairs(paths) for paths in shards.values())
-    network, learned = learn(begun(arguments.begin) if arguments.begin else SkinNetwork(), pairs, held_out, arguments.cache / "skin_reader.pt", arguments)
+    network, learned = learn(network, pairs, held_out, arguments.cache / "skin_reader.pt", arguments)
     print(judge(network, held_out))
     export(network, arguments.out, learned, len(pairs.people["pairs"]))
 

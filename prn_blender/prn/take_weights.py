@@ -38,13 +38,9 @@ _SPIKE = 0.06               # of a weight: a mouth that opens and shuts goes on 
 # How far the first network's weights are off beside the reader's. It has seen real faces, the reader rendered ones only: so it is believed a
 # little in all, as much as costs nothing on rendered ones. Of lids, gaze and tongue the reader is not asked, and of a lower lip drawn down the first knows
 # more, by the jaw with which it goes.
-_FIRST_SPREAD = np.full(len(ARKIT_NAMES), 0.3)
-_NOT_ASKED = np.zeros(len(ARKIT_NAMES), bool)
-for _number, _name in enumerate(ARKIT_NAMES):
-    if _name.startswith(("eyeBlink", "eyeLook")) or _name == "tongueOut":
-        _NOT_ASKED[_number], _FIRST_SPREAD[_number] = True, 0.10 if _name.startswith("eyeBlink") else 0.05
-    if _name.startswith("mouthLowerDown"):
-        _FIRST_SPREAD[_number] = 0.05
+_NOT_ASKED = np.array([name.startswith(("eyeBlink", "eyeLook")) or name == "tongueOut" for name in ARKIT_NAMES])
+_FIRST_SPREAD = np.array([0.10 if name.startswith("eyeBlink") else 0.05 if alone or name.startswith("mouthLowerDown") else 0.3
+                          for name, alone in zip(ARKIT_NAMES, _NOT_ASKED)])
 
 
 def identity_and_reading(space: ShapeSpace, right: np.ndarray, prior: np.ndarray, fps: float) -> tuple[np.ndarray, _Reading, np.ndarray]:
