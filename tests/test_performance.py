@@ -35,8 +35,8 @@ def test_head_motion_is_found_apart_from_the_expression():
 
 def test_expression_comes_back():
     take, performance = talking()
-    for shape in (JAW, SMILE, LEFT_LID):            # by the maps: the pictures are blank, and the second network sees nothing move
-        assert np.corrcoef(performance.weights[:, shape], take.weights[:, shape])[0, 1] > 0.97
+    for shape in (JAW, SMILE, LEFT_LID):
+        assert np.corrcoef(performance.weights[:, shape], take.weights[:, shape])[0, 1] > 0.98
     assert np.abs(performance.weights - take.weights).mean() < 0.02
     assert performance.weights.min() >= 0 and performance.weights.max() <= 1
     assert performance.weights[BLINK, LEFT_LID] > 0.9
@@ -68,7 +68,7 @@ def test_a_still_face_stands_still_and_smoothing_can_be_left_out():
         return float(np.diff(points, axis=0).std())
 
     raw, smooth = shaking(unsmoothed(take)), shaking(solve_take(take))
-    assert smooth < raw / 3.5
+    assert smooth < raw / 3.7
     assert shaking(solve_take(take, smoothing=Smoothing(head=0, face=1, eyes=1))) > 1.5 * smooth
 
 
@@ -96,9 +96,8 @@ def test_another_frame_rate():
     performance = solve_take(take, fps=24.0)
     assert len(performance) == 49 and performance.fps == 24
     times = np.arange(49) / 24
-    at_its_own = solve_take(take).weights[:, JAW]
-    assert np.corrcoef(at_its_own, take.weights[:, JAW])[0, 1] > 0.99
-    assert np.abs(performance.weights[:, JAW] - np.interp(times, np.arange(61) / FPS, at_its_own)).max() < 0.03
+    wanted = np.interp(times, np.arange(61) / FPS, take.weights[:, JAW])
+    assert np.abs(performance.weights[:, JAW] - wanted).max() < 0.08
 
 
 def test_a_frame_whose_map_is_no_head_counts_as_a_gap():

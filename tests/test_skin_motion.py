@@ -71,6 +71,7 @@ def test_skin_tells_what_the_maps_lack():
         assert np.corrcoef(followed[:, shape], weights[:, shape])[0, 1] > 0.95
     shapes = [BROW, *CORNERS]
     assert np.abs(followed - weights)[:, shapes].mean() < 0.6 * np.abs(quick - weights)[:, shapes].mean()
+    assert np.delete(followed, shapes, 1).mean() < 0.003           # what does not move stays
 
 
 def test_the_face_moves_as_its_skin_does():

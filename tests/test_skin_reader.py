@@ -59,6 +59,12 @@ def test_frames_are_read_alike_alone_and_together():
     assert np.abs(three - compared(shown, rest)[0]).max() < 1e-4
 
 
+def test_of_a_face_that_shows_nothing_it_is_less_sure():
+    rest = seen(portrait(x=150))
+    blank = rest | {"laid out": np.full_like(rest["laid out"], 90)}
+    assert compared(blank, blank)[1].mean() > 2 * compared(rest, rest)[1].mean()
+
+
 def test_what_has_moved_is_found_and_the_rest_is_alike():
     rng = np.random.default_rng(0)
     skin = cv2.GaussianBlur(rng.normal(128, 400, (128, 128)), (0, 0), 3).clip(0, 255).astype(np.uint8)

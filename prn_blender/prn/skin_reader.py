@@ -25,6 +25,8 @@ _QUARTER = tuple(slice(part.start // 4, part.stop // 4) for part in WINDOW)
 INPUTS = ("picture", "motion", "unlike", "map", "weights", "rotation")
 OF_REST = ("picture", "map", "weights", "rotation")
 OUTPUTS = ("change", "spread")
+# A face at rest whose grey levels differ by no more than this (a standard deviation) shows little of what moves; most faces have 15 to 60.
+_BLANK = 3.0
 
 
 def laid_out(offsets: np.ndarray, space: ShapeSpace) -> np.ndarray:
@@ -60,7 +62,8 @@ class SkinReader:
         count = len(frames["picture"])
         given = {name: frames[name] for name in INPUTS} | {f"rest_{name}": np.broadcast_to(rest[name], (count, *rest[name].shape)) for name in OF_REST}
         change, spread = self._session.run(list(OUTPUTS), {name: np.ascontiguousarray(values, np.float32) for name, values in given.items()})
-        return change, spread
+        # It has never seen a face of one grey, on which nothing moves visibly, and would be as sure there as elsewhere. Noise alone is a level.
+        return change, spread * np.float32(np.hypot(1, _BLANK / (rest["picture"].std() + 1)))
 
 
 @lru_cache(maxsize=1)
