@@ -19,7 +19,8 @@ from prn_blender.prn.face_fit import in_head, load_shape_space, reading
 from prn_blender.prn.skin_motion import WINDOW, flow, picture
 from prn_blender.prn.skin_reader import OF_REST, SkinReader, laid_out, open_skin_reader
 from prn_blender.prn.weights import default_folder, load_bundle, load_tensors, write_bundle
-from training.skin_reader import REST, Pairs, SkinNetwork, begun, export, judge, learn
+from training import skin_reader as trainer
+from training.skin_reader import REST, Pairs, SkinNetwork, begun, export, judge, learn, mean_of
 from clips import portrait
 
 
@@ -112,7 +113,8 @@ def pairs(tmp_path_factory) -> Pairs:
     return Pairs([path])
 
 
-def test_pairs_are_mirrored_as_a_whole(pairs):
+def test_pairs_are_mirrored_as_a_whole(pairs, monkeypatch):
+    monkeypatch.setattr(trainer, "MIXED", 0.0)
     index = torch.arange(0, pairs.count, 7)
     plain, true = pairs.batch(index)
     drawn, changed = pairs.batch(index, torch.Generator().manual_seed(0))
@@ -126,6 +128,34 @@ def test_pairs_are_mirrored_as_a_whole(pairs):
     first = pairs.people["pictures"][0, :2].float().mean(0)[WINDOW]
     assert torch.equal(plain["rest_picture"][0], first)
     assert true[0].sum() > 10 and torch.equal(true[0], pairs.people["weights"][0, 2].float())
+
+
+def test_of_another_person_one_gets_looks_and_shape_but_no_motion(pairs, monkeypatch):
+    monkeypatch.setattr(trainer, "_lit", lambda pictures, generator: pictures)
+    drawn = {}
+    for share in (0.0, 0.5):
+        monkeypatch.setattr(trainer, "MIXED", share)
+        drawn[share], true = pairs.batch(torch.arange(40), torch.Generator().manual_seed(0))
+        drawn[share]["true"] = true
+    own, mixed = drawn.values()
+    for name in ("true", "motion", "weights", "rest_weights", "rotation", "rest_rotation"):
+        assert torch.equal(own[name], mixed[name])
+    for name in ("picture", "map"):
+        assert (own[f"rest_{name}"] - mixed[f"rest_{name}"]).abs().mean() > 0.05 * own[f"rest_{name}"].std()
+    assert torch.allclose(own["map"] - own["rest_map"], mixed["map"] - mixed["rest_map"], atol=1e-6)
+    # Of skin that does not move, both pictures get the same.
+    still = dict(own, motion=torch.zeros_like(own["motion"]), picture=own["rest_picture"])
+    still = trainer._mixed(still, torch.Generator().manual_seed(0))
+    assert torch.allclose(still["picture"], still["rest_picture"], atol=0.02) and not torch.allclose(still["picture"], own["picture"], atol=1)
+
+
+def test_the_mean_of_two_networks_lies_between_them():
+    one, other = SkinNetwork(), SkinNetwork()
+    before = {name: values.clone() for name, values in one.state_dict().items()}
+    mean = mean_of(one, other).state_dict()
+    for name, values in one.state_dict().items():
+        assert torch.equal(values, before[name])
+        assert not values.is_floating_point() or torch.allclose(mean[name], (values + other.state_dict()[name]) / 2)
 
 
 def test_the_trainer_learns_and_what_it_writes_is_read_alike(pairs, tmp_path):

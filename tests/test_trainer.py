@@ -26,7 +26,7 @@ from training.cache import default_cache
 ROOT = Path(__file__).resolve().parent.parent
 pytest.importorskip("moderngl", reason="the trainer's environment has it, the tests' has not")
 
-from training import taught  # noqa: E402
+from training import skins, taught  # noqa: E402
 from training.carried import carry_back, learned, tensors_of  # noqa: E402
 from training.train import Learner, learning_rate, save  # noqa: E402
 
@@ -115,6 +115,21 @@ def start(cache: Path, samples: int, **options) -> subprocess.Popen:
         [sys.executable, "-m", "training.train", "--faces", os.environ["PRN_FACES"], "--cache", str(cache), "--minutes", "60",
          "--samples", str(samples), "--heads", "500", "--turned", "500", "--checkpoint-every", "4", "--scratch", "--batch", "32"],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+
+
+def test_a_varied_skin_has_the_light_of_one_and_features_of_both_a_little_beside():
+    rng = np.random.default_rng(5)
+    flat = np.full((4, 256, 256, 3), [60, 90, 120], np.uint8)
+    assert np.abs(skins.varied(flat, rng).astype(int) - [60, 90, 120]).max() <= 1
+    spotted = flat.copy()
+    spotted[:, 124:132, 124:132] = 250
+    drawn = np.stack([skins.varied(spotted, rng).astype(float) for _ in range(40)])
+    assert np.abs(np.median(drawn, (1, 2)) - [60, 90, 120]).max() <= 2
+    spots = (drawn - [60, 90, 120]).sum(3).clip(50) - 50
+    middles = np.stack([(spots.sum(axis) * np.arange(256)).sum(1) / spots.sum((1, 2)) for axis in (1, 2)], 1)
+    assert 0.3 < middles.std(0).max() < 4 and np.abs(middles - 127.5).max() < 10
+    strengths = spots.sum((1, 2))
+    assert strengths.max() > 1.3 * strengths.min()
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from training.people import random_expression, random_shapes, random_speech
 from training.photographs import Photographs
 from training.renderer import MOST_HIDDEN, Renderer, hidden
 from training.skin_reader import REST
+from training.skins import NEARLY_CALM, make_skins, varied
 from training.synthetic import MARGIN, Heads, random_background, rotation_of
 
 PICTURES, PIXELS = 9, 320
@@ -67,8 +68,11 @@ class Thing:
 class People:
     """Draws random people one after the other."""
 
-    def __init__(self, cache: Path, photographs: Photographs, kit: Kit, skins: str = "skins.npy") -> None:
-        """photographs: where skins and backgrounds come from; skins: the name of their file in the cache."""
+    def __init__(self, cache: Path, photographs: Photographs, kit: Kit, held_out: bool) -> None:
+        """photographs: where skins and backgrounds come from; held_out: people have these skins as they are, in training ones that nobody has."""
+        self.varies, skins = not held_out, "skins_held_out.npy" if held_out else "skins_nearly_calm.npy"
+        if not held_out:
+            make_skins(kit, photographs, cache / skins, NEARLY_CALM)
         # Without several samples a pixel it takes half the time; most pictures are made smaller.
         self.heads = Heads(cache, photographs, kit, skins, lambda *given: Studio(*given, PIXELS, samples=0))
         self.renderer = self.heads.renderer
@@ -105,9 +109,13 @@ class People:
 
     def _shots(self, rng: np.random.Generator, weights: np.ndarray):
         """The pictures (S, S, 3) of one camera, and where the face lies in each."""
-        heads, skin = self.heads, self.heads.skins[rng.integers(len(self.heads.skins))]
-        if rng.random() < 0.5:
-            skin = skin[:, ::-1]
+        heads = self.heads
+        if self.varies:
+            skin = varied(heads.skins, rng)
+        else:
+            skin = heads.skins[rng.integers(len(heads.skins))]
+            if rng.random() < 0.5:
+                skin = skin[:, ::-1]
         identity = rng.normal(0, 1, 120) * rng.uniform(0.5, 1.2)
         look, behind = int(rng.integers(1 << 30)), random_background(rng, heads.photographs)
         behind = cv2.resize(behind, (PIXELS, PIXELS), interpolation=cv2.INTER_CUBIC)
@@ -166,7 +174,7 @@ def held_out_maker(cache: Path, faces: Path):
 def _maker(cache: Path, faces: Path, held_out: bool):
     kit = Kit(cache)
     photographs = Photographs(faces, cache, kit.mediapipe_usable, kit.mediapipe_mirror, held_out)
-    people = People(cache, photographs, kit, "skins_held_out.npy" if held_out else "skins.npy")
+    people = People(cache, photographs, kit, held_out)
 
     def shard(number: int) -> list[dict[str, np.ndarray]]:
         rng = np.random.default_rng([1013 if held_out else 13, number])

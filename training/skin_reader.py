@@ -36,6 +36,7 @@ from training.halves import HALVES
 HELD_OUT = SHARD                # people
 REST = -1                       # in a pair: the mean of the two pictures at rest
 LEAST = 0.03                    # of a weight: nobody knows one better
+MIXED = 0.5                     # of another person, at most
 DETAILS = 8                     # features of the pictures as fine as they are
 LEFT_TO_RIGHT = torch.tensor([1.0, -1, -1, -1, 1, 1])       # what mirroring makes of a rotation's first two rows
 TOLERANCE = 2e-3                # of a weight
@@ -50,7 +51,7 @@ class SkinNetwork(nn.Module):
         self.fine = nn.Sequential(convolution(6 + DETAILS, 16), convolution(16, 32, stride=2))          # 28x24
         self.coarse = nn.Sequential(convolution(32 + 6, 64, stride=2), Residual(64),                   # 14x12
                                      convolution(64, 96, stride=2), Residual(96))                       # 7x6
-        self.code = nn.Sequential(nn.Linear(96 * 7 * 6, 192, bias=False), nn.BatchNorm1d(192), nn.ReLU(), nn.Dropout(0.1))
+        self.code = nn.Sequential(nn.Linear(96 * 7 * 6, 192, bias=False), nn.BatchNorm1d(192), nn.ReLU(), nn.Dropout(0.2))
         count = len(ARKIT_NAMES)
         self.answer = nn.Sequential(nn.Linear(192 + 2 * count + 12, 192), nn.ReLU(), nn.Linear(192, 2 * count))
         self.first = nn.Parameter(torch.full((count,), 0.8))        # how far the first network is believed
@@ -74,7 +75,7 @@ class Pairs:
     """The drawn people in memory, as batches of pairs of their pictures."""
 
     def __init__(self, shards: list[Path]) -> None:
-        parts = [dict(np.load(path)) for path in shards]
+        parts = [np.load(path) for path in shards]          # read one kind of values after the other: all twice would not fit in memory
         self.people = {key: torch.from_numpy(np.concatenate([part[key] for part in parts])) for key in parts[0]}
         people, pairs = self.people["pairs"].shape[:2]
         self.count, self.pairs = people * pairs, pairs
@@ -101,6 +102,7 @@ class Pairs:
             return inputs, true
         hit = torch.rand(len(index), generator=generator) < 0.5
         inputs = {name: _where(hit, self._mirrored(name, values), values) for name, values in inputs.items()}
+        inputs = _mixed(inputs, generator)
         return inputs | {"picture": _lit(inputs["picture"], generator)}, _where(hit, true[:, self.swapped], true)
 
     def _mirrored(self, name: str, values: torch.Tensor) -> torch.Tensor:
@@ -114,6 +116,23 @@ class Pairs:
 
 def _where(hit: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return torch.where(hit.reshape(-1, *[1] * (one.ndim - 1)), one, other)
+
+
+def _mixed(inputs: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """Most people get some of the looks and the shape of the next one in the batch, which move as they do themselves: that nobody is known by heart."""
+    rest, motion = inputs["rest_picture"], inputs["motion"]
+    count, height, width = rest.shape
+    share = MIXED * torch.rand(count, 1, 1, generator=generator)
+    mean, contrast = rest.mean((1, 2), keepdim=True), rest.std((1, 2), keepdim=True) + 8
+    other = mean + contrast * ((rest - mean) / contrast).roll(1, 0)
+    # Where what is seen in the frame was at rest; grid_sample counts from -1 to 1 over the picture.
+    whole = F.interpolate(motion.permute(0, 3, 1, 2), (height, width), mode="bilinear").permute(0, 2, 3, 1)
+    here = torch.stack(torch.meshgrid(torch.arange(width) + 0.5, torch.arange(height) + 0.5, indexing="xy"), -1)
+    places = 2 * (here - whole) / torch.tensor([width, height]) - 1
+    moved = F.grid_sample(other[:, None], places, padding_mode="border", align_corners=False)[:, 0]
+    shape = share[..., None] * (inputs["rest_map"].roll(1, 0) - inputs["rest_map"])
+    return inputs | {"rest_picture": (1 - share) * rest + share * other, "picture": (1 - share) * inputs["picture"] + share * moved,
+                     "unlike": (1 - share) * inputs["unlike"], "rest_map": inputs["rest_map"] + shape, "map": inputs["map"] + shape}
 
 
 def _lit(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -205,6 +224,17 @@ def learn(network: SkinNetwork, pairs: Pairs, held_out: Pairs, kept: Path, argum
     return average, step * arguments.batch
 
 
+def mean_of(one: SkinNetwork, other: SkinNetwork) -> SkinNetwork:
+    """The network with the means of two networks' weights, which began alike and learned from other pairs or longer: better than either on people kept
+    out (Wortsman et al., "Model soups", ICML 2022)."""
+    mean = copy.deepcopy(one)
+    with torch.no_grad():
+        for values, others in zip(mean.state_dict().values(), other.state_dict().values()):
+            if values.is_floating_point():
+                values.copy_((values + others) / 2)
+    return mean
+
+
 def export(network: SkinNetwork, folder: Path, learned: int, people: int) -> None:
     """Write the bundle: float16 tensors and the graph of the very same rounded weights, which is compared with torch first."""
     tensors = {name: values.numpy().astype(np.float16) for name, values in network.state_dict().items() if values.is_floating_point()}
@@ -241,11 +271,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--begin", type=Path, metavar="BUNDLE", help="begin with these weights, those of weights/skin for example, not from nothing")
+    parser.add_argument("--mean-with", type=Path, metavar="BUNDLE", help="write the mean of what is learned and of these weights")
     parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "weights" / "skin")
     arguments = parser.parse_args()
     try:
         network = begun(arguments.begin) if arguments.begin else SkinNetwork()
+        other = begun(arguments.mean_with) if arguments.mean_with else None
     except CaptureError as error:
         parser.error(str(error))
     from training.same_person import held_out_maker, maker      # opens an OpenGL context, which nothing else here needs
@@ -260,6 +292,9 @@ def main() -> None:
     pairs, held_out = (Pairs(paths) for paths in shards.values())
     network, learned = learn(network, pairs, held_out, arguments.cache / "skin_reader.pt", arguments)
     print(judge(network, held_out))
+    if other:
+        network = mean_of(network, other)
+        print("the mean:", judge(network, held_out))
     export(network, arguments.out, learned, len(pairs.people["pairs"]))
 
 

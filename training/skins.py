@@ -19,8 +19,13 @@ from training.photographs import PIXELS, Photographs
 MOST = 3500
 
 
-def calm(photographs: Photographs) -> np.ndarray:
-    """Indices of photographs that look into the camera with closed lips, in even light."""
+# The most that a photograph's head may be turned and nodded (shares of its width), its lips apart (too) and that it may smile (ARKit weight).
+CALM = (0.18, 0.32, 0.02, 0.8)
+NEARLY_CALM = (0.3, 0.45, 0.03, 1.0)    # twice as many
+
+
+def calm(photographs: Photographs, most: tuple[float, float, float, float]) -> np.ndarray:
+    """Indices of photographs that look into the camera with closed lips, as far as `most` (CALM) asks."""
     points = photographs.points
     left, right, nose = points[:, 234, :2], points[:, 454, :2], points[:, 1, :2]
     width = np.linalg.norm(right - left, axis=1)
@@ -30,7 +35,7 @@ def calm(photographs: Photographs) -> np.ndarray:
     smile = photographs.expression[:, ARKIT_NAMES.index("mouthSmileLeft")]
     inside = ((points[:, photographs.usable, :2] > 1) & (points[:, photographs.usable, :2] < PIXELS - 2)).all((1, 2))
     known = photographs.expression_weight.sum(1) > 0
-    return np.flatnonzero((turned < 0.18) & (tilted < 0.32) & (gap < 0.02) & (smile < 0.8) & inside & known)
+    return np.flatnonzero((np.stack([turned, tilted, gap, smile], 1) <= most).all(1) & inside & known)
 
 
 def fill(image: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -48,11 +53,35 @@ def fill(image: np.ndarray, known: np.ndarray) -> np.ndarray:
     return result
 
 
-def make_skins(kit: Kit, photographs: Photographs, path: Path) -> Path:
-    """Unwrap up to MOST calm photographs; the given path, where they are then."""
+def varied(skins: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(256, 256, 3) uint8 a skin that nobody has, of two of `skins` (N, 256, 256, 3): the light and colour of the one, the features of both in
+    different places, stronger or weaker, and all of it a little beside where it belongs.
+
+    A thousand skins are few for ten thousand people, and each has its lips and brows in one place.
+    """
+    one, other = (skins[i][:, ::rng.choice([-1, 1])].astype(np.float32) for i in rng.integers(len(skins), size=2))
+    tone = [cv2.GaussianBlur(skin, (0, 0), 14) for skin in (one, other)]
+    share = np.zeros((SIZE, SIZE, 1), np.float32)
+    if rng.random() < 0.6:
+        share = np.clip(0.5 + 2 * _field(rng, 4, 1), 0, 1)
+    brighter = tone[0].mean() / max(tone[1].mean(), 20)
+    features = (one - tone[0]) * (1 - share) + (other - tone[1]) * brighter * share
+    skin = tone[0] + features * np.exp(rng.normal(0, 0.25))
+    moved = _field(rng, int(rng.integers(3, 9)), 2) * rng.uniform(0, 2.5)
+    at = moved + np.stack(np.meshgrid(np.arange(SIZE), np.arange(SIZE)), -1)
+    return cv2.remap(np.clip(skin, 0, 255).astype(np.uint8), at.astype(np.float32), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _field(rng: np.random.Generator, knots: int, channels: int) -> np.ndarray:
+    """(256, 256, channels) smooth random numbers of deviation 1 where the knots, so many a side, are."""
+    return cv2.resize(rng.standard_normal((knots, knots, channels)), (SIZE, SIZE), interpolation=cv2.INTER_CUBIC).reshape(SIZE, SIZE, channels)
+
+
+def make_skins(kit: Kit, photographs: Photographs, path: Path, most: tuple[float, float, float, float] = CALM) -> Path:
+    """Unwrap up to MOST photographs that are so calm; the given path, where they are then."""
     if path.exists():
         return path
-    chosen = calm(photographs)
+    chosen = calm(photographs, most)
     rng = np.random.default_rng(3)
     chosen = rng.permutation(chosen)[:MOST]
     texels = kit.mediapipe[photographs.usable]

@@ -36,6 +36,11 @@ def laid_out(offsets: np.ndarray, space: ShapeSpace) -> np.ndarray:
     return cv2.resize(grid.reshape(GRID, GRID, 3), (GRID // 2, GRID // 2), interpolation=cv2.INTER_AREA)[_QUARTER]
 
 
+def shows(at_rest: np.ndarray) -> float:
+    """0..1 how much of what moves a face shows, by its picture at rest: nearly 1 for most, little for one of a single grey. Noise alone is a level."""
+    return float(1 / np.hypot(1, _BLANK / (at_rest.std() + 1)))
+
+
 class SkinReader:
     """The network, ready to run in any thread."""
 
@@ -62,8 +67,8 @@ class SkinReader:
         count = len(frames["picture"])
         given = {name: frames[name] for name in INPUTS} | {f"rest_{name}": np.broadcast_to(rest[name], (count, *rest[name].shape)) for name in OF_REST}
         change, spread = self._session.run(list(OUTPUTS), {name: np.ascontiguousarray(values, np.float32) for name, values in given.items()})
-        # It has never seen a face of one grey, on which nothing moves visibly, and would be as sure there as elsewhere. Noise alone is a level.
-        return change, spread * np.float32(np.hypot(1, _BLANK / (rest["picture"].std() + 1)))
+        # It has never seen a face of one grey, on which nothing moves visibly, and would be as sure there as elsewhere.
+        return change, spread / np.float32(shows(rest["picture"]))
 
 
 @lru_cache(maxsize=1)

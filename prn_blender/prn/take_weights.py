@@ -18,7 +18,7 @@ import numpy as np
 from .arkit import ARKIT_NAMES
 from .face_fit import MOTIONS, ShapeSpace
 from .skin_motion import WINDOW, SkinMotion, flow
-from .skin_reader import laid_out, open_skin_reader
+from .skin_reader import laid_out, open_skin_reader, shows
 from .take import BLOCK
 from .take_recorder import Recorder
 from .time_grid import EYE_SHAPES, TimeGrid
@@ -31,7 +31,7 @@ _SPREAD = 0.05
 # L1 weight of the ARKit weights, in the fit's own unit (1 / spread^2 = 400): 0.02 of each.
 _SPARSITY = 8.0
 # With the skin: how far its motion and the maps are believed beside its reader, which has seen both; and the L1 weight then.
-_BESIDE_READER, _SPARSITY_WITH_READER = 0.2, 1.0
+_BESIDE_READER, _SPARSITY_WITH_READER = 0.1, 1.0
 _STEADY = 12.0              # weight of their differences from frame to frame, same unit, at 30 frames a second
 _AROUND, _AT_REST = 0.6, 10  # seconds about the calmest frame, of which so many are the skin at rest
 _SPIKE = 0.06               # of a weight: a mouth that opens and shuts goes on for longer than a frame
@@ -82,6 +82,8 @@ def with_skin(recorder: Recorder, good: np.ndarray, grid: TimeGrid, person: np.n
     # Which of the even frames is nearest to each recorded one.
     places = np.clip(np.rint(grid.times * grid.fps).astype(int) - grid.start, 0, len(weights) - 1)
     reader = open_skin_reader()
+    # Where there is little for it to see, the maps count for more again.
+    beside = _BESIDE_READER / shows(of_rest["picture"])
 
     def tell(frames: np.ndarray) -> None:
         numbers = good[frames]
@@ -97,7 +99,7 @@ def with_skin(recorder: Recorder, good: np.ndarray, grid: TimeGrid, person: np.n
 
     def told() -> np.ndarray:
         even = grid.resample(normal)
-        return read.weights_with(even, grid.resample(right) + even @ at_rest, np.clip(at_rest + grid.resample(change), 0, 1), grid.resample(spread))
+        return read.weights_with(even, grid.resample(right) + even @ at_rest, np.clip(at_rest + grid.resample(change), 0, 1), grid.resample(spread), beside)
 
     weights = told()
     spikes = _spikes(weights[places])
@@ -122,12 +124,12 @@ class _Reading:
         """(N, 52) each frame's best without the skin: bounded, sparse and steady."""
         return self._best(self.normal, self.right, self.prior, np.full(len(ARKIT_NAMES), _SPREAD ** -2), _SPARSITY)
 
-    def weights_with(self, normal: np.ndarray, right: np.ndarray, read: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    def weights_with(self, normal: np.ndarray, right: np.ndarray, read: np.ndarray, spread: np.ndarray, beside: float) -> np.ndarray:
         """The same with the skin: the terms of its motion, normal (N, 52, 52) and right (N, 52), and what the skin's reader makes of it,
-        weights (N, 52) and how far each is off."""
+        weights (N, 52) and how far each is off; beside: what maps and motion count beside that."""
         readers, firsts = np.where(_NOT_ASKED, 0, spread ** -2), _FIRST_SPREAD ** -2
         both = readers + firsts
-        return self._best(_BESIDE_READER * (self.normal.astype(np.float32) + normal), _BESIDE_READER * (self.right + right),
+        return self._best(np.float32(beside) * (self.normal.astype(np.float32) + normal), beside * (self.right + right),
                           (readers * read + firsts * self.prior) / both, both, _SPARSITY_WITH_READER)
 
     def _best(self, normal: np.ndarray, right: np.ndarray, read: np.ndarray, precision: np.ndarray, sparsity: float) -> np.ndarray:
