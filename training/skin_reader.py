@@ -42,6 +42,11 @@ LEFT_TO_RIGHT = torch.tensor([1.0, -1, -1, -1, 1, 1])       # what mirroring mak
 TOLERANCE = 2e-3                # of a weight
 
 
+def _levels(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(N, 1, 1) twice, the middle of pictures (N, H, W) and their contrast; a blank one has some, too."""
+    return pictures.mean((1, 2), keepdim=True), pictures.std((1, 2), keepdim=True) + 8
+
+
 class SkinNetwork(nn.Module):
     """Inputs and outputs as `SkinReader.read` has them."""
 
@@ -57,7 +62,7 @@ class SkinNetwork(nn.Module):
         self.first = nn.Parameter(torch.full((count,), 0.8))        # how far the first network is believed
 
     def forward(self, picture, motion, unlike, map, weights, rotation, rest_picture, rest_map, rest_weights, rest_rotation):
-        middle, contrast = rest_picture.mean((1, 2), keepdim=True), rest_picture.std((1, 2), keepdim=True) + 8
+        middle, contrast = _levels(rest_picture)
         rest, shown = (rest_picture - middle) / contrast, (picture - middle) / contrast
         shown = shown - shown.mean((1, 2), keepdim=True)            # light that changes is no motion
         unlike = 4 * (unlike / contrast).clamp(-1, 1)
@@ -123,7 +128,7 @@ def _mixed(inputs: dict[str, torch.Tensor], generator: torch.Generator) -> dict[
     rest, motion = inputs["rest_picture"], inputs["motion"]
     count, height, width = rest.shape
     share = MIXED * torch.rand(count, 1, 1, generator=generator)
-    mean, contrast = rest.mean((1, 2), keepdim=True), rest.std((1, 2), keepdim=True) + 8
+    mean, contrast = _levels(rest)
     other = mean + contrast * ((rest - mean) / contrast).roll(1, 0)
     # Where what is seen in the frame was at rest; grid_sample counts from -1 to 1 over the picture.
     whole = F.interpolate(motion.permute(0, 3, 1, 2), (height, width), mode="bilinear").permute(0, 2, 3, 1)
@@ -211,9 +216,7 @@ def learn(network: SkinNetwork, pairs: Pairs, held_out: Pairs, kept: Path, argum
         optimizer.step()
         step += 1
         keep = min(0.998, step / (step + 20))
-        with torch.no_grad():
-            for mine, its in zip(average.state_dict().values(), network.state_dict().values()):
-                mine.copy_(keep * mine + (1 - keep) * its if mine.is_floating_point() else its)
+        _blend(average, network, keep)
         if time.monotonic() - told > 120:
             told = time.monotonic()
             print(f"{(told - started) / 60:.0f} min, {step * arguments.batch} pairs: {judge(average, held_out)}", flush=True)
@@ -228,11 +231,15 @@ def mean_of(one: SkinNetwork, other: SkinNetwork) -> SkinNetwork:
     """The network with the means of two networks' weights, which began alike and learned from other pairs or longer: better than either on people kept
     out (Wortsman et al., "Model soups", ICML 2022)."""
     mean = copy.deepcopy(one)
-    with torch.no_grad():
-        for values, others in zip(mean.state_dict().values(), other.state_dict().values()):
-            if values.is_floating_point():
-                values.copy_((values + others) / 2)
+    _blend(mean, other, 0.5)
     return mean
+
+
+@torch.no_grad()
+def _blend(network: SkinNetwork, other: SkinNetwork, keep: float) -> None:
+    """Bring a network's weights nearer to another's; `keep` is the share of its own that stays."""
+    for mine, its in zip(network.state_dict().values(), other.state_dict().values()):
+        mine.copy_(keep * mine + (1 - keep) * its if mine.is_floating_point() else its)
 
 
 def export(network: SkinNetwork, folder: Path, learned: int, people: int) -> None:
