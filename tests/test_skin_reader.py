@@ -163,7 +163,7 @@ def test_the_trainer_learns_and_what_it_writes_is_read_alike(pairs, tmp_path):
     network, count = learn(SkinNetwork(), pairs, pairs, tmp_path / "kept.pt", options)
     assert count >= 32 and (tmp_path / "kept.pt").is_file()
     assert "correlation" in judge(network, pairs)
-    export(network, tmp_path / "skin", count, 40)
+    export(network, tmp_path / "skin", count, 40, pairs)
     bundle = load_bundle(tmp_path / "skin")
     assert bundle.architecture == "skin" and bundle.metadata["pairs"] == str(count)
     inputs, _ = pairs.batch(torch.arange(5))
@@ -172,7 +172,8 @@ def test_the_trainer_learns_and_what_it_writes_is_read_alike(pairs, tmp_path):
     with torch.no_grad():
         assert torch.allclose(begun(tmp_path / "skin").eval()(**inputs)[0], network(**inputs)[0], atol=1e-4)
     found = onnxruntime.InferenceSession(bundle.onnx_path.read_bytes()).run(["change"], {name: values.numpy() for name, values in inputs.items()})[0]
-    assert np.abs(found - expected).max() < 1e-3
+    assert np.sqrt(np.square(found - expected).mean()) < 0.01       # in 8 bits
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.99
 
 
 def test_a_layer_with_more_inputs_than_before_begins_with_nothing_for_these(pairs, tmp_path):
@@ -180,7 +181,7 @@ def test_a_layer_with_more_inputs_than_before_begins_with_nothing_for_these(pair
     layer = network.fine[0][0].weight
     with torch.no_grad():
         layer[:, 4:] = 0
-    export(network, tmp_path / "now", 0, 0)
+    export(network, tmp_path / "now", 0, 0, pairs)
     now = load_bundle(tmp_path / "now")
     tensors = load_tensors(now)
     tensors["fine.0.0.weight"] = tensors["fine.0.0.weight"][:, :4]

@@ -107,6 +107,27 @@ def test_truncated_network(folder):
     refused(folder, "prn.onnx' is damaged")
 
 
+def test_a_quantized_network_is_verified_as_well_and_goes_with_the_weights_it_is_of(folder, position_map):
+    path, bundle = folder / "prn.int8.onnx", load_bundle(folder)
+    assert bundle.int8_path is None and not path.exists()
+    coarse = constant_network(np.round(position_map, 1), np.zeros(52))
+    metadata = {"architecture": "constant", "input_size": "128"}
+    write_bundle(folder, {}, bundle.onnx_path.read_bytes(), metadata, int8=coarse)
+    bundle = load_bundle(folder)
+    assert bundle.int8_path == path
+    crops = np.zeros((1, 128, 128, 3), np.float32)
+    exact, quantized = (OnnxEngine(bundle, 1, quantized=quantized).run(crops)[0][0] for quantized in (False, True))
+    np.testing.assert_array_equal(exact, position_map)
+    np.testing.assert_array_equal(quantized, np.round(position_map, 1))
+    path.write_bytes(coarse[:-1])
+    refused(folder, "prn.int8.onnx' is damaged")
+    path.unlink()
+    refused(folder, "prn.int8.onnx' is missing")
+    path.write_bytes(coarse)
+    write_bundle(folder, {}, bundle.onnx_path.read_bytes(), metadata)
+    assert load_bundle(folder).int8_path is None and not path.exists()
+
+
 def test_the_network_of_other_weights(folder, tmp_path, position_map):
     other = write_constant_bundle(tmp_path / "other", position_map + 1)
     (folder / "prn.onnx").write_bytes((other / "prn.onnx").read_bytes())

@@ -266,7 +266,7 @@ def main(arguments: list[str]) -> int:
     wanted = options.only or ["steadiness", "truth", "agreement", "speed"]
     clips = sorted(path for path in options.clips.iterdir() if path.suffix.lower() in MOVIES) if options.clips else []
     try:
-        engine = OnnxEngine(load_bundle(options.weights))
+        engine = OnnxEngine(load_bundle(options.weights), quantized=True)
         results = {}
         with tempfile.TemporaryDirectory() as folder:
             if "steadiness" in wanted:

@@ -28,9 +28,10 @@ def close_lids(neutral: np.ndarray, shapes: np.ndarray, topology: Topology) -> n
     """
     shapes = shapes.copy()
     for number, opening in zip(LIDS, _eyes_and_mouth(topology)[0]):
+        small, large = _about(opening, shapes.shape[1])
+        lid, neutral_lid, opening = shapes[number][small], neutral[large], opening[large]
         for _ in range(_ROUNDS):
-            lids = neutral + cv2.resize(shapes[number], (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
-            shapes[number] += _small(_sealing(lids, opening, UPPER_LID), shapes.shape[1])
+            lid += _small(_sealing(neutral_lid + _large(lid, opening.shape), opening, UPPER_LID), lid.shape[:2])
     return shapes
 
 
@@ -59,8 +60,7 @@ def close_lips(neutral: np.ndarray, topology: Topology) -> np.ndarray:
         return neutral
     for _ in range(_ROUNDS):
         # In steps of the coarse map, so that the neutral stays as smooth as all that moves it.
-        correction = _small(_sealing(neutral, mouth, 0.5), 64)
-        neutral = neutral + cv2.resize(correction, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+        neutral = neutral + _large(_small(_sealing(neutral, mouth, 0.5), (64, 64)), mouth.shape)
     return neutral
 
 
@@ -70,8 +70,9 @@ def part_lips(weights: np.ndarray, neutral: np.ndarray, shapes: np.ndarray, topo
     neutral (256, 256, 3), shapes (52, G, G, 3): head frame, metres. Where they only touch, nothing changes.
     """
     _, mouth = _eyes_and_mouth(topology)
-    larger = (cv2.resize(shape, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC) for shape in shapes)
-    gaps = np.stack([_gaps(one, mouth)[:, 1] for one in (neutral, *larger)])
+    small, large = _about(mouth, shapes.shape[1])
+    mouth = mouth[large]
+    gaps = np.stack([_gaps(one, mouth)[:, 1] for one in (neutral[large], *(_large(shape[small], mouth.shape) for shape in shapes))])
     # The corners, in which lips hardly part, left out: the mean over each third of the rest.
     inner = gaps[:, gaps.shape[1] // 4:-(gaps.shape[1] // 4)]
     thirds = np.stack([part.mean(1) for part in np.array_split(inner, 3, axis=1)])
@@ -108,12 +109,12 @@ def _gaps(head_map: np.ndarray, opening: np.ndarray) -> np.ndarray:
 
 
 def _sealing(head_map: np.ndarray, opening: np.ndarray, upper_share: float) -> np.ndarray:
-    """(256, 256, 3) offsets that bring the rims together."""
+    """(H, W, 3) offsets that bring the rims together; a map or the part of it about the opening, and the opening in it."""
     (columns, top), (_, bottom) = _facing(opening).transpose(1, 2, 0)
-    rows, middle = np.arange(SIZE)[:, None], (top + bottom) / 2
+    rows, middle = np.arange(len(opening))[:, None], (top + bottom) / 2
     above = _smooth(np.clip(1 - (top - rows) / FADE, 0, 1) * (rows <= middle))
     below = _smooth(np.clip(1 - (rows - bottom) / FADE, 0, 1) * (rows > middle))
-    result = np.zeros((SIZE, SIZE, 3), np.float32)
+    result = np.zeros((*opening.shape, 3), np.float32)
     result[:, columns] = (above * upper_share - below * (1 - upper_share))[..., None] * _gaps(head_map, opening)
     return cv2.GaussianBlur(result, (0, 0), sigmaX=1.5, sigmaY=0.01)
 
@@ -122,5 +123,19 @@ def _smooth(share: np.ndarray) -> np.ndarray:
     return share * share * (3 - 2 * share)
 
 
-def _small(offsets: np.ndarray, size: int) -> np.ndarray:
-    return cv2.resize(offsets, (size, size), interpolation=cv2.INTER_AREA)
+def _about(opening: np.ndarray, size: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Rows and columns of the part in which an opening is closed: of maps (size, size), and of those of 256. A part takes a fraction of the time, and
+    is as wide as no sealing is seen from its edges."""
+    step, small = SIZE // size, []
+    for axis in (1, 0):
+        inside = np.flatnonzero(opening.any(axis))
+        small.append(slice(max(0, (inside[0] - FADE) // step - 3), min(size, (inside[-1] + FADE) // step + 4)))
+    return tuple(small), tuple(slice(part.start * step, part.stop * step) for part in small)
+
+
+def _small(offsets: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    return cv2.resize(offsets, shape[::-1], interpolation=cv2.INTER_AREA)
+
+
+def _large(offsets: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    return cv2.resize(offsets, shape[::-1], interpolation=cv2.INTER_CUBIC)

@@ -43,11 +43,12 @@ class Engine(Protocol):
 class OnnxEngine:
     """A network ready to run on the CPU, in ONNX Runtime.
 
-    bundle: from `load_bundle`. threads: how many to use, or None to let ONNX Runtime decide.
-    Raises CaptureError if the bundle's graph cannot be run, or has other inputs and outputs than a face network.
+    bundle: from `load_bundle`. threads: how many to use, or None to let ONNX Runtime decide. quantized: the network in 8 bits if
+    the bundle has it, as videos want it: half the time, and errors of a fifth of a percent of the crop, which differ from frame to
+    frame (docs/video.md). Raises CaptureError if the bundle's graph cannot be run, or has other inputs and outputs than a face network.
     """
 
-    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, threads: int | None = None, quantized: bool = False) -> None:
         import onnxruntime
 
         self.bundle = bundle
@@ -59,14 +60,15 @@ class OnnxEngine:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads is not None:
             options.intra_op_num_threads = threads
+        path = (quantized and bundle.int8_path) or bundle.onnx_path
         try:
             # As bytes, not as a path: a graph that points to further files is then refused.
             self._session = onnxruntime.InferenceSession(
-                bundle.onnx_path.read_bytes(), options, providers=["CPUExecutionProvider"]
+                path.read_bytes(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime's own classes derive from nothing narrower.
             raise CaptureError(
-                f"The weights file '{bundle.onnx_path}' cannot be run ({type(error).__name__}): "
+                f"The weights file '{path}' cannot be run ({type(error).__name__}): "
                 f"install the weights again."
             ) from error
         inputs = [node.name for node in self._session.get_inputs()]
@@ -75,7 +77,7 @@ class OnnxEngine:
         # The fit in our own topology starts from the network's expression; other networks need not have one.
         needed = _OUTPUTS if self.topology.name == HM08 else _OUTPUTS[:1]
         if inputs != [_INPUT] or not set(needed) <= set(outputs):
-            raise CaptureError(f"The weights file '{bundle.onnx_path}' is foreign, not a network for faces: {_OWN_WEIGHTS}.")
+            raise CaptureError(f"The weights file '{path}' is foreign, not a network for faces: {_OWN_WEIGHTS}.")
 
     def run(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """See `Engine.run`."""
@@ -145,15 +147,17 @@ class EngineChoice:
     weights: Path | None = None
 
 
-def open_engine(choice: EngineChoice | None = None) -> Engine:
-    """The engine of a choice, by default the shipped one; the last is kept. Raises CaptureError as the engines do."""
-    return _open_engine(choice or EngineChoice())
+def open_engine(choice: EngineChoice | None = None, quantized: bool = False) -> Engine:
+    """The engine of a choice, by default the shipped one; the last two are kept. quantized: as in `OnnxEngine`; torch computes as always.
+    Raises CaptureError as the engines do."""
+    choice = choice or EngineChoice()
+    return _open_engine(choice, quantized and choice.kind == "onnx")
 
 
-@lru_cache(maxsize=1)
-def _open_engine(choice: EngineChoice) -> Engine:
+@lru_cache(maxsize=2)
+def _open_engine(choice: EngineChoice, quantized: bool) -> Engine:
     bundle = load_bundle(choice.weights)
-    return TorchEngine(bundle, choice.device) if choice.kind == "torch" else OnnxEngine(bundle)
+    return TorchEngine(bundle, choice.device) if choice.kind == "torch" else OnnxEngine(bundle, quantized=quantized)
 
 
 @lru_cache(maxsize=1)

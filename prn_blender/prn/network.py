@@ -18,6 +18,7 @@ from .resfcn256 import ResFcn256
 INPUT_SIZE = 192         # an open eye is seven pixels high in such a crop
 DECODER_SIZE = 64       # the map is mixed at this size; it is smooth, so the rest is interpolation
 IMAGES = 160            # learned UV images that every coordinate is mixed from
+_PARTS = 4              # that a map's rows are enlarged in
 
 
 # Where the mean head lies in its crop, metres in the head frame: the crop's side and its centre's height. Constants of the
@@ -132,8 +133,14 @@ def enlarged(offsets: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     Two matrix products: ONNX Runtime's own cubic resize takes three times as long as the whole network. Their result lies in
     memory as the engines give it, coordinates last: turning it round while it is small is cheap.
     """
-    wide = (offsets @ matrix.T).permute(0, 2, 3, 1)
-    return (matrix @ wide.flatten(2)).unflatten(2, (len(matrix), 3)).permute(0, 3, 1, 2)
+    wide = (offsets @ matrix.T).permute(0, 2, 3, 1).flatten(2)
+    # A row comes from its four neighbours, some rows from few: with all at once most of the work would be products with zeros.
+    rows, few = len(matrix) // _PARTS, DECODER_SIZE // _PARTS
+    parts = []
+    for part in range(_PARTS):
+        seen = slice(max(0, part * few - 2), (part + 1) * few + 2)
+        parts.append(matrix[part * rows:(part + 1) * rows, seen] @ wide[:, seen])
+    return torch.cat(parts, 1).unflatten(2, (len(matrix), 3)).permute(0, 3, 1, 2)
 
 
 class Exported(nn.Module):

@@ -54,7 +54,7 @@ def capture_performance(
         raise CaptureError(f"There is no face {face}: faces are counted from 1.")
     if fps is not None and not 1 <= fps <= 240:
         raise CaptureError(f"A rate of {fps:g} frames a second is not possible: give a number from 1 to 240.")
-    engine = engine or open_engine()
+    engine = engine or open_engine(quantized=True)
     video = source if isinstance(source, Video) else open_video(source)
     # Somebody else than the largest can only be chosen if all are followed.
     recorders, size, last = record(video, "largest" if face == 1 else "all", engine, progress, cancelled, quick)

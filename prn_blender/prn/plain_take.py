@@ -16,9 +16,11 @@ from .capture import INTEROCULAR
 from .errors import NoFaceError
 from .face_fit import GRID, reading, similarity
 from .position_map import SIZE, Topology, sample
+from .stored_offsets import STORED, metres, stored
 from .take import Performance, Smoothing, resized
 from .take_recorder import TrackNotes
 from .take_solve import compressed
+from .threads import one_thread_each
 from .time_grid import TimeGrid, smoothed
 from .track import TrackedFace, TrackedFrame
 
@@ -46,18 +48,19 @@ class PlainRecorder(TrackNotes):
         head = ((face.crop_map - translation) @ rotation / scale).astype(np.float32)
         cells = reading(head)[self.mask]
         self.base = cells if self.base is None else self.base
-        self._file.write((cells - self.base).astype(np.float16).tobytes())
+        self._file.write(stored(cells - self.base).tobytes())
         self.total += head
         away = (seen - translation) @ rotation / scale - points
         self.note(frame, face)
         self.judge(frame, face, float(np.sqrt((away ** 2).sum(1).mean())), scale, rotation, translation)
 
     def offsets(self) -> np.ndarray:
-        """(N, cells, 3) float16 as a view of the file."""
+        """(N, cells, 3) as they are stored (stored_offsets.py), a view of the file."""
         self._file.flush()
-        return np.memmap(self._file, np.float16, "r").reshape(len(self.frames), -1, 3)
+        return np.memmap(self._file, STORED, "r").reshape(len(self.frames), -1, 3)
 
 
+@one_thread_each()
 def solve_plain(recorder: PlainRecorder, name: str, fps: float, image_size: tuple[int, int], smoothing: Smoothing = Smoothing(),
                 neutral_frame: int | None = None, warnings: list[str] | None = None, source_fps: float | None = None,
                 interocular: float = INTEROCULAR) -> Performance:
@@ -74,14 +77,14 @@ def solve_plain(recorder: PlainRecorder, name: str, fps: float, image_size: tupl
     offsets = grid.resample(recorder.offsets(), good)
     scale, rotation, translation = recorder.resampled_poses(grid, good)
 
-    mean = recorder.base + np.mean([offset.astype(np.float32) for offset in offsets], 0)
+    mean = recorder.base + np.mean([metres(offset) for offset in offsets], 0)
     mean_at_first, skull = mean, np.ones(len(mean))
     for _ in range(_ROUNDS):
-        pose = [similarity(mean, recorder.base + offset.astype(np.float32), skull) for offset in offsets]
+        pose = [similarity(mean, recorder.base + metres(offset), skull) for offset in offsets]
 
         def aligned(i: int) -> np.ndarray:
             grown, turned, shifted = pose[i]
-            return (recorder.base + offsets[i].astype(np.float32) - shifted) @ turned / grown
+            return (recorder.base + metres(offsets[i]) - shifted) @ turned / grown
         mean = np.mean([aligned(i) for i in range(len(offsets))], 0)
         spread = np.sqrt(np.mean([((aligned(i) - mean) ** 2).sum(1) for i in range(len(offsets))], 0))
         skull = 1 / (1 + (spread / _STILL) ** 2)

@@ -15,6 +15,7 @@ import numpy as np
 
 from .crop import Crop
 from .face_fit import GRID, ShapeSpace, small_motions
+from .stored_offsets import metres
 
 PICTURE = 128               # side of a frame laid out as the map: lips and lids have a millimetre there
 # Rows and columns of it between which skin is followed: eyes, brows, nose, cheeks and mouth; beside them are hair, ears and neck.
@@ -27,7 +28,7 @@ _GREY = 8.0
 _UNLIKE = 6.0               # grey levels: where the flow leaves this difference, it is half believed
 _EDGE_ON = 0.3              # square pixels that a cell has to cover, to be solved with
 _ASIDE = 0.2, 0.5           # the cosine between skin and view up to which nothing is believed, and from which all is
-_SOLVED = 800               # cells that are solved with
+_SOLVED = 400               # cells that are solved with
 _BLUR, _DOUBT = 2.0, 0.1    # cells over which the surface follows the skin, and the belief that is shared with the map
 _OUTLIER = 0.5              # cells: skin that moves this much otherwise than all shapes together is half believed
 _ROW, _COLUMN = np.mgrid[:WINDOW[0].stop - WINDOW[0].start, :WINDOW[1].stop - WINDOW[1].start].astype(np.float32)
@@ -66,7 +67,7 @@ def flow(reference: np.ndarray, shown: np.ndarray) -> tuple[np.ndarray, np.ndarr
 class SkinMotion:
     """The skin's motion in a take's frames against the frames at rest.
 
-    space: the shape space. pictures (N, 128, 128) uint8; offsets (N, 3, cells) the maps from the mean head, head frame, metres;
+    space: the shape space. pictures (N, 128, 128) uint8; offsets (N, 3, cells) the maps from the mean head, head frame, as they are stored;
     scale (N,) and rotation (N, 3, 3) of their heads, to pixels. rest: numbers of a few frames at rest. person (4096, 3): the face without
     expression on the fit's grid, head frame, metres.
     """
@@ -74,9 +75,9 @@ class SkinMotion:
     def __init__(self, space: ShapeSpace, pictures: np.ndarray, offsets: np.ndarray, scale: np.ndarray, rotation: np.ndarray,
                  rest: np.ndarray, person: np.ndarray) -> None:
         self.pictures, self.offsets, self.cells = pictures, offsets, space.cells
-        self.views = (scale[:, None, None] * rotation[:, :2]).astype(np.float32)        # (N, 2, 3) head to pixels
+        self.views = (scale[:, None, None] * rotation).astype(np.float32)       # (N, 3, 3) head to pixels
         self.mean = space.small_mean[space.cells].T.astype(np.float32)
-        self.at_rest = offsets[rest].astype(np.float32).mean(0)
+        self.at_rest = metres(offsets[rest]).mean(0)
         self.reference = mean_picture(pictures[rest])
         inside = np.zeros(GRID * GRID, np.uint8)
         inside[space.cells] = 1
@@ -85,12 +86,17 @@ class SkinMotion:
         window = np.zeros((GRID, GRID), np.float32)
         window[_CELLS] = 1
         followed = self.inner * window.ravel()[space.cells]
-        self.facing = followed * np.mean([self._facing(*self._slopes(i)) for i in rest], 0)
+        self.facing = followed * np.mean([self._facing(*self._slopes(i, metres(offsets[i]))) for i in rest], 0)
         # What a cell's grey levels tell of motion along the layout's axes and across (the structure tensor).
         x, y = (2 / 8 * cv2.Sobel(self.reference, cv2.CV_32F, *axes) for axes in ((1, 0), (0, 1)))
         tensor = np.stack([_halved(cv2.GaussianBlur(product, (0, 0), 1.0)).ravel()[space.cells] for product in (x * x, x * y, y * y)])
-        # A plain cheek tells next to nothing: of what all cells tell, these tell nearly all.
-        self.solved = np.sort(np.argsort(-(tensor[0] + tensor[2]) * followed)[:_SOLVED])
+        # A plain cheek tells next to nothing, and neighbours tell the same: of each block of 2x2 cells one at most, or the rims of glasses would
+        # take the places of lids.
+        worth = np.zeros(GRID * GRID, np.float32)
+        worth[space.cells] = (tensor[0] + tensor[2]) * followed
+        blocks = worth.reshape(GRID // 2, 2, GRID // 2, 2)
+        worth = np.where(blocks == blocks.max((1, 3), keepdims=True), blocks, 0).ravel()[space.cells]
+        self.solved = np.sort(np.argsort(-worth)[:_SOLVED])
         x, xy, y = tensor[:, self.solved] / _GREY ** 2
         # Its Cholesky factor: motion that it is applied to is in standard deviations.
         along = np.sqrt(x + 1e-9)
@@ -101,19 +107,18 @@ class SkinMotion:
         self.shapes = len(shapes)
         self.basis = np.concatenate([shapes, small_motions(person[places]).reshape(-1, _SOLVED, 3)]).swapaxes(1, 2).copy()   # (59, 3, P)
 
-    def read(self, frame: int, expected: np.ndarray, motion: np.ndarray, unlike: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def read(self, frame: int, own: np.ndarray, expected: np.ndarray, motion: np.ndarray, unlike: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Where skin is in a frame, as offsets from the mean head (3, cells), smoothly; and what it says of the ARKit weights' change
         since rest: normal matrix (52, 52) and right side (52,); all float32.
 
-        expected (52,): that change, as the skin's reader tells it. motion, unlike: the `flow` from the reference to the frame. A picture
-        tells nothing about depth: along the view the offsets are the maps' own, and so they are where nothing is believed.
+        own (3, cells): the offsets of the frame's map, float32, metres. expected (52,): that change, as the skin's reader tells it. motion,
+        unlike: the `flow` from the reference to the frame. A picture tells nothing about depth: along the view the offsets are the maps' own, and so they are where nothing is believed.
         """
-        across, down = self._slopes(frame)
+        across, down = self._slopes(frame, own)
         moved, trust = self._follow(frame, across, down, motion, unlike)
-        own = self.offsets[frame].astype(np.float32)
         grid = np.zeros((GRID * GRID, 4), np.float32)
         grid[self.cells] = np.c_[(trust * moved).T, trust]
-        blurred = cv2.GaussianBlur(grid.reshape(GRID, GRID, 4), (0, 0), _BLUR).reshape(-1, 4)[self.cells].T
+        blurred = cv2.GaussianBlur(grid.reshape(GRID, GRID, 4), (0, 0), _BLUR).reshape(-1, 4).take(self.cells, 0).T
         return own + blurred[:3] / (blurred[3] + _DOUBT), *self._evidence(frame, own + moved, trust, expected, across, down)
 
     def _follow(self, frame: int, across: np.ndarray, down: np.ndarray, motion: np.ndarray,
@@ -121,10 +126,10 @@ class SkinMotion:
         """(3, cells) how skin lies otherwise than the map says, head frame, and (cells,) how far that is believed."""
         grid = np.zeros((GRID, GRID, 3), np.float32)
         grid[_CELLS] = np.dstack([motion * np.float32(GRID / PICTURE), cv2.GaussianBlur(np.abs(unlike), (0, 0), 0.7)])
-        *step, unlike = grid.reshape(-1, 3)[self.cells].T
+        *step, unlike = grid.reshape(-1, 3).take(self.cells, 0).T
         trust = self.facing * self._facing(across, down) / (1 + np.square(unlike / _UNLIKE))
         step = np.clip(step, -_FARTHEST, _FARTHEST)
-        view = self.views[frame]                                            # its rows are of one length, at right angles
+        view = self.views[frame][:2]                                        # its rows are of one length, at right angles
         return (view.T / np.square(view[0]).sum()) @ (step[0] * across[:2] + step[1] * down[:2]), trust
 
     def _evidence(self, frame: int, offsets: np.ndarray, trust: np.ndarray, expected: np.ndarray, across: np.ndarray,
@@ -135,16 +140,11 @@ class SkinMotion:
         determinant = a * d - b * c
         # Skin seen from the side is nowhere in the layout.
         determinant = np.where(np.abs(determinant) < _EDGE_ON, np.inf, determinant)
-        view = self.views[frame][:, :, None]
+        view = self.views[frame][:2, :, None]
         x, y = (view[0] * d - view[1] * b) / determinant, (view[1] * a - view[0] * c) / determinant     # head frame to layout (3, P)
         believed = np.sqrt(trust[self.solved])
         telling = believed * np.stack([self.factor[0] * x + self.factor[1] * y, self.factor[2] * y])    # and to deviations (2, 3, P)
-        basis = np.empty((count, 2, _SOLVED), np.float32)
-        for axis in (0, 1):
-            np.multiply(self.basis[:, 0], telling[axis, 0], out=basis[:, axis])
-            basis[:, axis] += self.basis[:, 1] * telling[axis, 1]
-            basis[:, axis] += self.basis[:, 2] * telling[axis, 2]
-        basis = basis.reshape(count, -1)
+        basis = np.einsum("nkp,akp->nap", self.basis, telling).reshape(count, -1)
         seen = (telling * (offsets - self.at_rest)[:, self.solved]).sum(1).ravel()
         # What is expected, and the head's motion besides, leave little of the skin's: by the rest outliers are told.
         shapes, motions = basis[:n], basis[n:]
@@ -159,17 +159,15 @@ class SkinMotion:
         carried = np.linalg.solve(normal[n:, n:] + np.eye(count - n), np.c_[normal[n:, :n], right[n:]])
         return normal[:n, :n] - normal[:n, n:] @ carried[:, :n], right[:n] - normal[:n, n:] @ carried[:, n]
 
-    def _slopes(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
+    def _slopes(self, frame: int, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(3, cells) twice: how far one step to the right and one down in the layout lead, pixels."""
-        view = self.views[frame]
-        whole = np.vstack([view, np.cross(view[0], view[1]) / np.linalg.norm(view[0])])
         grid = np.zeros((3, GRID * GRID), np.float32)
-        grid[:, self.cells] = whole @ (self.mean + self.offsets[frame])
+        grid[:, self.cells] = self.views[frame] @ (self.mean + offsets)
         grid = grid.reshape(3, GRID, GRID)
         across, down = np.zeros_like(grid), np.zeros_like(grid)
         across[:, :, 1:-1] = (grid[:, :, 2:] - grid[:, :, :-2]) / 2
         down[:, 1:-1] = (grid[:, 2:] - grid[:, :-2]) / 2
-        return across.reshape(3, -1)[:, self.cells], down.reshape(3, -1)[:, self.cells]
+        return across.reshape(3, -1).take(self.cells, 1), down.reshape(3, -1).take(self.cells, 1)
 
     def _facing(self, across: np.ndarray, down: np.ndarray) -> np.ndarray:
         """(cells,) 0..1: whether skin faces the camera."""

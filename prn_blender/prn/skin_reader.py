@@ -24,6 +24,7 @@ from .weights import default_folder, load_bundle
 _QUARTER = tuple(slice(part.start // 4, part.stop // 4) for part in WINDOW)
 INPUTS = ("picture", "motion", "unlike", "map", "weights", "rotation")
 OF_REST = ("picture", "map", "weights", "rotation")
+GIVEN = (*INPUTS, *(f"rest_{name}" for name in OF_REST))
 OUTPUTS = ("change", "spread")
 # A face at rest whose grey levels differ by no more than this (a standard deviation) shows little of what moves; most faces have 15 to 60.
 _BLANK = 3.0
@@ -53,8 +54,7 @@ class SkinReader:
         options.log_severity_level = 3
         options.intra_op_num_threads = 1        # the solve has threads of its own
         self._session = onnxruntime.InferenceSession(bundle.onnx_path.read_bytes(), options, providers=["CPUExecutionProvider"])
-        names = [*INPUTS, *(f"rest_{name}" for name in OF_REST)]
-        if {node.name for node in self._session.get_inputs()} != set(names):
+        if {node.name for node in self._session.get_inputs()} != set(GIVEN):
             raise CaptureError(f"The weights file '{bundle.onnx_path}' is foreign, not a network for skin: use the weights that came with the program.")
 
     def read(self, frames: dict[str, np.ndarray], rest: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

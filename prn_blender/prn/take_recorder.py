@@ -15,6 +15,7 @@ from .errors import CaptureError
 from .face_fit import MOTIONS, ShapeSpace, in_head, reading
 from .skin_motion import PICTURE, picture
 from .smooth import rotation_vectors, rotations_of
+from .stored_offsets import STORED, stored
 from .take import KeyFrame
 from .time_grid import TimeGrid
 from .track import TrackedFace, TrackedFrame
@@ -133,9 +134,8 @@ class Recorder(TrackNotes):
         frames, faces, readings = zip(*waiting)
         space, readings = self.space, np.stack(readings)
         *poses, solution = space.align(readings, np.stack([face.expression for face in faces]))
-        # Offsets from the mean head: small numbers, so that half precision holds a fiftieth of a millimetre.
         offsets = in_head(readings, *poses) - space.small_mean
-        self._file.write(offsets[:, space.cells].swapaxes(1, 2).astype(np.float16).tobytes())
+        self._file.write(stored(offsets.take(space.cells, 1)).swapaxes(1, 2).tobytes())
         if self.skin:
             for frame, face in zip(frames, faces):
                 self._pictures.write(picture(frame.image, face.crop, face.crop_map).tobytes())
@@ -148,9 +148,9 @@ class Recorder(TrackNotes):
             self.judge(frame, face, float(error), scale, rotation, translation)
 
     def offsets(self) -> np.ndarray:
-        """(N, 3, cells) float16 as a view of the file."""
+        """(N, 3, cells) offsets from the mean head as they are stored (stored_offsets.py), a view of the file."""
         self._file.flush()
-        return np.memmap(self._file, np.float16, "r").reshape(len(self.frames), 3, -1)
+        return np.memmap(self._file, STORED, "r").reshape(len(self.frames), 3, -1)
 
     def pictures(self) -> np.ndarray:
         """(N, 128, 128) uint8 the frames laid out as their maps, as a view of the file."""

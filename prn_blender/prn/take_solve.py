@@ -18,9 +18,11 @@ from .contact import close_lids, close_lips, part_lips
 from .errors import NoFaceError
 from .face_fit import GRID, ShapeSpace, reading, similarity
 from .position_map import SIZE, Topology, load_topology
+from .stored_offsets import metres
 from .take import Performance, Smoothing, resized
 from .take_recorder import Recorder
 from .take_weights import identity_and_reading, in_blocks, with_skin
+from .threads import one_thread_each
 from .time_grid import TimeGrid, smoothed
 
 CELLS = GRID * GRID
@@ -35,6 +37,7 @@ _ABOUT, _RESTLESS = 0.5, 0.8
 _REST = 0.3                 # the most that a resting face's own weights may be, and still be called rest
 
 
+@one_thread_each()
 def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int], smoothing: Smoothing = Smoothing(),
           neutral_frame: int | None = None, warnings: list[str] | None = None,
           source_fps: float | None = None, interocular: float = INTEROCULAR,
@@ -82,7 +85,7 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     bony = np.flatnonzero(skull)
     skull, *bone = (values[..., bony] for values in (skull, mean, steady, moves))
     pose = [np.concatenate(found) for found in zip(*in_blocks(
-        lambda frames: _rigid(explained(frames, *bone[1:]), offsets[frames][..., bony].astype(np.float32) + bone[0], skull),
+        lambda frames: _rigid(explained(frames, *bone[1:]), metres(offsets[frames][..., bony]) + bone[0], skull),
         np.arange(len(offsets))))]
     translation = translation + scale[:, None] * (rotation @ pose[2][..., None])[..., 0]
     rotation = rotation @ pose[1]
@@ -92,7 +95,7 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
 
     def residuals(frames: np.ndarray) -> np.ndarray:
         grown, turned, shifted = (found[frames].astype(np.float32) for found in pose)
-        seen = offsets[frames].astype(np.float32) + (mean - shifted[..., None])
+        seen = metres(offsets[frames]) + (mean - shifted[..., None])
         residual = (turned / grown[:, None, None]).swapaxes(1, 2) @ seen - explained(frames, steady, moves)
         # Lids and lips move by the shapes: what single frames show beyond them there is noise for the most part.
         low = [space.low_pass(one.T) * believed for one in residual]
@@ -169,7 +172,7 @@ def _beyond_at_rest(space: ShapeSpace, offsets: np.ndarray, person: np.ndarray, 
     chosen = np.argsort(-likely)[:60]
     share = (likely[chosen] / likely[chosen].sum()).astype(np.float32)
     face = (person + np.tensordot(share @ weights[chosen], expressions, 1))[space.cells] - space.small_mean[space.cells]
-    difference = np.tensordot(share, offsets[chosen].astype(np.float32), 1).T - face
+    difference = np.tensordot(share, metres(offsets[chosen]), 1).T - face
     # The alignments' own error must not become part of the person.
     difference -= np.average(difference, axis=0, weights=space.cell_weights)
     return difference.astype(np.float32)

@@ -19,6 +19,7 @@ from .arkit import ARKIT_NAMES
 from .face_fit import MOTIONS, ShapeSpace
 from .skin_motion import WINDOW, SkinMotion, flow
 from .skin_reader import laid_out, open_skin_reader, shows
+from .stored_offsets import STORED, metres, stored
 from .take import BLOCK
 from .take_recorder import Recorder
 from .time_grid import EYE_SHAPES, TimeGrid
@@ -66,7 +67,7 @@ def identity_and_reading(space: ShapeSpace, right: np.ndarray, prior: np.ndarray
 
 def with_skin(recorder: Recorder, good: np.ndarray, grid: TimeGrid, person: np.ndarray, read: _Reading, weights: np.ndarray,
                calm: int, followed: Callable[[int, int], None] | None) -> tuple[np.ndarray, np.ndarray]:
-    """(M, 3, cells) float16 the good frames' offsets where the skin has been followed, and the weights (N, 52) that it tells."""
+    """(M, 3, cells) the good frames' offsets where the skin has been followed, as they are stored, and the weights (N, 52) that it tells."""
     near = np.flatnonzero(np.abs(np.arange(len(weights)) - calm) <= _AROUND * grid.fps)
     alike = near[np.argsort(np.abs(weights[near] - weights[calm]).sum(1))[:_AT_REST]]
     scale, rotation = (np.array([pose[part] for pose in recorder.poses]) for part in (0, 1))
@@ -75,7 +76,7 @@ def with_skin(recorder: Recorder, good: np.ndarray, grid: TimeGrid, person: np.n
     count, expressions, turns = len(good), np.array(recorder.expressions, np.float32), rotation[:, :2].reshape(-1, 6)
     of_rest = {"picture": skin.reference[WINDOW], "map": laid_out(skin.at_rest, recorder.space), "weights": expressions[rested].mean(0),
                "rotation": turns[rested].mean(0)}
-    moved = np.memmap(tempfile.TemporaryFile(prefix="prn-take-"), np.float16, "w+", shape=(count, *skin.offsets.shape[1:]))
+    moved = np.memmap(tempfile.TemporaryFile(prefix="prn-take-"), STORED, "w+", shape=(count, *skin.offsets.shape[1:]))
     normal, right = np.empty((count, 52, 52), np.float32), np.empty((count, 52), np.float32)
     change, spread = np.empty((2, count, 52), np.float32)
     at_rest = weights[alike].mean(0)
@@ -87,13 +88,15 @@ def with_skin(recorder: Recorder, good: np.ndarray, grid: TimeGrid, person: np.n
 
     def tell(frames: np.ndarray) -> None:
         numbers = good[frames]
+        own = metres(skin.offsets[numbers])
         motion, unlike = (np.stack(values) for values in zip(*(flow(skin.reference, np.array(skin.pictures[number])) for number in numbers)))
         change[frames], spread[frames] = reader.read({
             "picture": skin.pictures[numbers][:, *WINDOW], "motion": motion, "unlike": unlike, "weights": expressions[numbers],
-            "map": np.stack([laid_out(skin.offsets[number].astype(np.float32), recorder.space) for number in numbers]),
+            "map": np.stack([laid_out(one, recorder.space) for one in own]),
             "rotation": turns[numbers]}, of_rest)
         for place, frame in enumerate(frames):
-            moved[frame], normal[frame], right[frame] = skin.read(numbers[place], change[frame], motion[place], unlike[place])
+            surface, normal[frame], right[frame] = skin.read(numbers[place], own[place], change[frame], motion[place], unlike[place])
+            moved[frame] = stored(surface)
 
     in_blocks(tell, np.arange(count), (lambda done: followed(done, count)) if followed else None)
 

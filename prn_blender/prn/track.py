@@ -24,6 +24,7 @@ from .engine import Engine, open_engine
 from .errors import CaptureCancelled
 from .face_fit import similarity
 from .position_map import sample
+from .threads import one_thread_each
 from .video import Video, VideoFrame, open_video
 
 BATCH, CALM_BATCH = 4, 8     # frames a forward pass: more take a tenth less time, but their crops lag behind a head that moves
@@ -160,17 +161,12 @@ def capture_video(
     if faces not in ("largest", "all"):
         raise ValueError(f"faces must be 'largest' or 'all', not {faces!r}")
     video = source if isinstance(source, Video) else open_video(source, fps)
-    return _one_thread(_Tracker(faces, engine or open_engine(), video.fps).run(video, progress, cancelled))
+    return _one_thread(_Tracker(faces, engine or open_engine(quantized=True), video.fps).run(video, progress, cancelled))
 
 
 def _one_thread(frames: Iterator[TrackedFrame]) -> Iterator[TrackedFrame]:
-    """The frames, made while OpenCV uses one thread: its pictures are small here, and its threads spin where others work."""
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
+    with one_thread_each():
         yield from frames
-    finally:
-        cv2.setNumThreads(threads)
 
 
 class _Tracker:
