@@ -124,8 +124,8 @@ def _smooth(share: np.ndarray) -> np.ndarray:
 
 
 def _about(opening: np.ndarray, size: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Rows and columns of the part in which an opening is closed: of maps (size, size), and of those of 256. A part takes a fraction of the time, and
-    is as wide as no sealing is seen from its edges."""
+    """Rows and columns of the part in which an opening is closed: of maps (size, size), and of those of 256. It takes a fraction of the time, and is so
+    wide that nothing of the sealing, and of the interpolation at its edges, is cut off."""
     step, small = SIZE // size, []
     for axis in (1, 0):
         inside = np.flatnonzero(opening.any(axis))
