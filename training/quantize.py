@@ -91,10 +91,10 @@ def in_8_bits(model: onnx.ModelProto, examples: list[dict[str, np.ndarray]], lef
     return in_halves(model, lambda values: values.ndim in (2, 3) and values.size > _LARGE)
 
 
-def answers(graph: bytes, examples: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
-    """The first outputs of a graph, an array for each of the examples."""
+def answers(graph: bytes, examples: list[dict[str, np.ndarray]]) -> list[list[np.ndarray]]:
+    """The outputs of a graph for each of the examples."""
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    return [session.run(None, example)[0] for example in examples]
+    return [session.run(None, example) for example in examples]
 
 
 def face_network(bundle: Bundle, cache: Path, faces: Path) -> tuple[bytes, float]:
@@ -107,7 +107,7 @@ def face_network(bundle: Bundle, cache: Path, faces: Path) -> tuple[bytes, float
     network = rounded_network(load_tensors(bundle))
     balance(network, crops[:PICTURES])
     int8 = in_8_bits(onnx.load_from_string(export_onnx(network, halves=False)), found_on, ("/network/expression/",))
-    squares = [np.square(a - b).sum(-1).mean() for a, b in zip(answers(bundle.onnx_path.read_bytes(), others), answers(int8, others))]
+    squares = [np.square(a - b).sum(-1).mean() for (a, _), (b, _) in zip(answers(bundle.onnx_path.read_bytes(), others), answers(int8, others))]
     return int8, float(np.sqrt(np.mean(squares)))
 
 

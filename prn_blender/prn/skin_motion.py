@@ -77,7 +77,8 @@ class SkinMotion:
         self.pictures, self.offsets, self.cells = pictures, offsets, space.cells
         self.views = (scale[:, None, None] * rotation).astype(np.float32)       # (N, 3, 3) head to pixels
         self.mean = space.small_mean[space.cells].T.astype(np.float32)
-        self.at_rest = metres(offsets[rest]).mean(0)
+        resting = metres(offsets[rest])
+        self.at_rest = resting.mean(0)
         self.reference = mean_picture(pictures[rest])
         inside = np.zeros(GRID * GRID, np.uint8)
         inside[space.cells] = 1
@@ -86,7 +87,7 @@ class SkinMotion:
         window = np.zeros((GRID, GRID), np.float32)
         window[_CELLS] = 1
         followed = self.inner * window.ravel()[space.cells]
-        self.facing = followed * np.mean([self._facing(*self._slopes(i, metres(offsets[i]))) for i in rest], 0)
+        self.facing = followed * np.mean([self._facing(*self._slopes(i, own)) for i, own in zip(rest, resting)], 0)
         # What a cell's grey levels tell of motion along the layout's axes and across (the structure tensor).
         x, y = (2 / 8 * cv2.Sobel(self.reference, cv2.CV_32F, *axes) for axes in ((1, 0), (0, 1)))
         tensor = np.stack([_halved(cv2.GaussianBlur(product, (0, 0), 1.0)).ravel()[space.cells] for product in (x * x, x * y, y * y)])
@@ -112,7 +113,8 @@ class SkinMotion:
         since rest: normal matrix (52, 52) and right side (52,); all float32.
 
         own (3, cells): the offsets of the frame's map, float32, metres. expected (52,): that change, as the skin's reader tells it. motion,
-        unlike: the `flow` from the reference to the frame. A picture tells nothing about depth: along the view the offsets are the maps' own, and so they are where nothing is believed.
+        unlike: the `flow` from the reference to the frame. A picture tells nothing about depth: along the view the offsets are the maps' own,
+        and so they are where nothing is believed.
         """
         across, down = self._slopes(frame, own)
         moved, trust = self._follow(frame, across, down, motion, unlike)
