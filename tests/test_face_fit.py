@@ -8,7 +8,7 @@ import pytest
 
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.capture import fit_face
-from prn_blender.prn.face_fit import load_shape_space, similarity
+from prn_blender.prn.face_fit import in_head, load_shape_space, reading, similarity
 from prn_blender.prn.openings import opening_texels
 from prn_blender.prn.position_map import SIZE, load_topology
 
@@ -52,6 +52,15 @@ def test_map_and_head_are_the_same_surface(space):
     fit = space.fit(position_map, expression)
     again = fit.scale * fit.head_map @ fit.rotation.T + fit.translation
     assert np.abs(again - fit.position_map).max() < 1e-4
+
+
+def test_an_alignment_gives_what_the_normal_equations_of_its_frame_want(space):
+    faces = [made(space, seed, 20 * seed) for seed in range(3)]
+    readings = np.stack([reading(face[0]).reshape(-1, 3) for face in faces])
+    *pose, _, right = space.align(readings, np.stack([face[3] for face in faces]))
+    offsets = (in_head(readings, *pose) - space.small_mean)[:, space.solved].swapaxes(1, 2).reshape(3, -1)
+    wanted = offsets @ space.weighted.reshape(len(space.weighted), -1).T
+    assert np.abs(right - wanted).max() < 1e-3 * np.abs(wanted).max()
 
 
 def test_noise_is_taken_off(space):

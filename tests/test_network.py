@@ -9,9 +9,11 @@ from pathlib import Path
 
 from prn_blender.prn.crop import crop_from_landmark_box
 from prn_blender.prn.engine import OnnxEngine
+from prn_blender.prn.face_fit import reading
 from prn_blender.prn.image_io import load_image
-from prn_blender.prn.network import INPUT_SIZE, Exported, PositionMapNetwork, mean_in_crop
-from prn_blender.prn.position_map import load_topology
+from prn_blender.prn.network import INPUT_SIZE, Exported, PositionMapNetwork
+from prn_blender.prn.position_map import load_topology, sample
+from prn_blender.prn.small_map import SMALL, Places, mean_in_crop, whole
 from prn_blender.prn.weights import load_bundle
 from training.export import difference, export_onnx
 
@@ -106,3 +108,15 @@ def test_the_shipped_network_finds_a_face(bundle):
     for x, y in eyes:                               # eyes are darker than the cheek below them
         x, y = int(round(x)), int(round(y))
         assert grey[y - 3:y + 4, x - 6:x + 7].mean() < grey[y + 14:y + 24, x - 6:x + 7].mean()
+
+
+def test_a_small_map_enlarged_is_the_whole_map(network):
+    photo = torch.from_numpy(crop_from_landmark_box(170, 60, 270, 180).cut(load_image(PHOTO), INPUT_SIZE)).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        whole_map, small = (found[0][0].permute(1, 2, 0).numpy() for found in (network(photo), network.small(photo)))
+    assert small.shape == (SMALL, SMALL, 3)
+    assert np.abs(whole(small) - whole_map).max() < 1e-5
+    assert np.abs(small - reading(whole_map)).max() < 1e-3      # interpolated, it is a little blurred there
+    assert whole(whole_map) is whole_map
+    texels = load_topology().landmarks
+    assert np.abs(Places(texels, SMALL).of(small[None])[0] - sample(whole_map, texels)).max() < 1e-5

@@ -105,7 +105,7 @@ def test_a_frame_whose_map_is_no_head_counts_as_a_gap():
     rng = np.random.default_rng(1)
     for i in (30, 31):
         face = take.frames[i].faces[0]
-        face.crop_map[:] = face.crop_map * rng.uniform(0.2, 2.5, (256, 1, 1))
+        face.network_map[:] = face.network_map * rng.uniform(0.2, 2.5, (256, 1, 1))
     performance = solve_take(take)
     assert performance.seen.all()
     assert angle_between(performance.rotation, take.rotations).max() < 2

@@ -10,9 +10,10 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from prn_blender.prn.crop import crop_from_landmark_box  # noqa: E402
 from prn_blender.prn.image_io import load_image  # noqa: E402
 from prn_blender.prn.network import INPUT_SIZE  # noqa: E402
+from prn_blender.prn.small_map import SMALL  # noqa: E402
 from prn_blender.prn.weights import load_bundle, load_tensors  # noqa: E402
 from training.export import export_onnx, rounded_network  # noqa: E402
-from training.quantize import answers, balance, in_8_bits, streams  # noqa: E402
+from training.quantize import answers, balance, in_8_bits, streams, taking_bytes  # noqa: E402
 from addon import PORTRAIT  # noqa: E402
 
 
@@ -59,3 +60,16 @@ def test_in_8_bits(crops):
         distance = np.sqrt(np.square(one - other).sum(-1).mean())
         assert 1e-5 < distance < 4e-3
     assert onnxruntime.InferenceSession(int8).get_inputs()[0].shape[1:] == [INPUT_SIZE, INPUT_SIZE, 3]
+
+
+def test_a_graph_that_takes_bytes_says_the_same(crops):
+    network = rounded_network(load_tensors(load_bundle()))
+    noise = np.random.default_rng(0).random((8, INPUT_SIZE, INPUT_SIZE, 3), np.float32)          # of all levels, so that the range is 0 to 1
+    as_bytes = np.rint(255 * crops[:8].permute(0, 2, 3, 1).contiguous().numpy()).astype(np.uint8)
+    rounding = in_8_bits(onnx.load_from_string(export_onnx(network, halves=False, small=True)), [{"image": noise}], ())
+    bare = taking_bytes(onnx.load_from_string(rounding))
+    assert len([node for node in onnx.load_from_string(bare).graph.node if node.op_type == "QuantizeLinear"]) == \
+        len([node for node in onnx.load_from_string(rounding).graph.node if node.op_type == "QuantizeLinear"]) - 1
+    (one, _), (other, _) = *answers(rounding, [{"image": as_bytes / np.float32(255)}]), *answers(bare, [{"image": as_bytes}])
+    assert one.shape[1:] == (SMALL, SMALL, 3)
+    assert np.sqrt(np.square(one - other).sum(-1).mean()) < 2e-3

@@ -30,7 +30,7 @@ def seen(image: np.ndarray) -> dict[str, np.ndarray]:
     crop = crop_from_face_box(detect_faces(image)[0], engine.bundle.crop)
     maps, weights = engine.run(crop.cut(image, engine.input_size)[None])
     everything = reading(maps[0]).reshape(1, -1, 3)
-    *pose, _ = space.align(everything, weights)
+    *pose, _, _ = space.align(everything, weights)
     offsets = (in_head(everything, *pose) - space.small_mean)[0, space.cells].T
     return {"laid out": picture(image, crop, maps[0]), "map": laid_out(offsets, space), "weights": weights[0], "rotation": pose[1][0, :2].ravel()}
 

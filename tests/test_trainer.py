@@ -18,8 +18,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from prn_blender.prn.network import IMAGES, cosines, mean_in_crop
+from prn_blender.prn.network import IMAGES, cosines
 from prn_blender.prn.position_map import load_topology
+from prn_blender.prn.small_map import mean_in_crop
 from prn_blender.prn.weights import SAFETENSORS_NAME, default_folder
 from training.cache import default_cache
 

@@ -12,6 +12,7 @@ import safetensors.numpy
 from bundles import constant_network, write_constant_bundle
 from prn_blender.prn.engine import OnnxEngine
 from prn_blender.prn.errors import CaptureError
+from prn_blender.prn.face_fit import reading
 from prn_blender.prn.position_map import SIZE, TOPOLOGY_VERSION
 from prn_blender.prn.weights import load_bundle, write_bundle
 
@@ -110,7 +111,8 @@ def test_truncated_network(folder):
 def test_a_quantized_network_is_verified_as_well_and_goes_with_the_weights_it_is_of(folder, position_map):
     path, bundle = folder / "prn.int8.onnx", load_bundle(folder)
     assert bundle.int8_path is None and not path.exists()
-    coarse = constant_network(np.round(position_map, 1), np.zeros(52))
+    small = np.round(reading(position_map), 1)
+    coarse = constant_network(small, np.zeros(52))
     metadata = {"architecture": "constant", "input_size": "128"}
     write_bundle(folder, {}, bundle.onnx_path.read_bytes(), metadata, int8=coarse)
     bundle = load_bundle(folder)
@@ -118,7 +120,7 @@ def test_a_quantized_network_is_verified_as_well_and_goes_with_the_weights_it_is
     crops = np.zeros((1, 128, 128, 3), np.float32)
     exact, quantized = (OnnxEngine(bundle, 1, quantized=quantized).run(crops)[0][0] for quantized in (False, True))
     np.testing.assert_array_equal(exact, position_map)
-    np.testing.assert_array_equal(quantized, np.round(position_map, 1))
+    np.testing.assert_array_equal(quantized, small)
     path.write_bytes(coarse[:-1])
     refused(folder, "prn.int8.onnx' is damaged")
     path.unlink()

@@ -19,8 +19,9 @@ import onnxruntime
 import torch
 from onnx import numpy_helper
 
-from prn_blender.prn.network import INPUT_SIZE, Exported, PositionMapNetwork, mean_in_crop
+from prn_blender.prn.network import INPUT_SIZE, Exported, PositionMapNetwork
 from prn_blender.prn.position_map import load_topology
+from prn_blender.prn.small_map import mean_in_crop
 from prn_blender.prn.weights import write_bundle
 from training.cache import default_cache
 from training.carried import fill, learned, tensors_of, weights_of
@@ -49,15 +50,16 @@ def of_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], int, float]:
     return weights_of(state["learners"]["light"]["ema"]), state["samples"], state["seconds"]
 
 
-def export_onnx(network: torch.nn.Module, input_size: int = INPUT_SIZE, halves: bool = True) -> bytes:
+def export_onnx(network: torch.nn.Module, input_size: int = INPUT_SIZE, halves: bool = True, small: bool = False) -> bytes:
     """The ONNX graph of a network (see `Exported`); with `halves` its large weights are stored as float16."""
+    exported = Exported(network, small).eval()
     stream = io.BytesIO()
     image = torch.zeros(1, input_size, input_size, 3)
     with torch.no_grad():
-        outputs = ["position_map", "expression"][:len(Exported(network).eval()(image))]
+        outputs = ["position_map", "expression"][:len(exported(image))]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(Exported(network).eval(), (image,), stream,
+        torch.onnx.export(exported, (image,), stream,
                           input_names=["image"], output_names=outputs, opset_version=17,
                           dynamic_axes={name: {0: "faces"} for name in ("image", *outputs)},
                           dynamo=False)

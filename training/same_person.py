@@ -87,7 +87,7 @@ class People:
         cut = np.stack([crop.cut(image, self.engine.input_size) for crop, image in zip(crops, images)])
         maps, network = self.engine.run(cut)
         readings = np.stack([reading(one).reshape(-1, 3) for one in maps])
-        *poses, _ = self.space.align(readings, network)
+        *poses, _, _ = self.space.align(readings, network)
         offsets = (in_head(readings, *poses) - self.space.small_mean)[:, self.space.cells].swapaxes(1, 2)
         pictures = np.stack([picture(*shot) for shot in zip(images, crops, maps)])
         pairs = np.concatenate([[(REST, other) for other in range(2, PICTURES)], [(0, 1), (1, 0)],

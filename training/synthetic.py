@@ -24,6 +24,7 @@ from training.photographs import Photographs
 from training.renderer import PIXELS, Renderer
 from training.skins import make_skins
 
+FIRST_SHARDS = 4                # of each kind of picture must be there before training begins
 MARGIN = 1.35                   # picture over crop, room for the augmentation's jitter
 
 
@@ -101,13 +102,13 @@ class SyntheticHeads:
         self.swapped = torch.tensor(MIRRORED, device=device)
         self.known: set[Path] = set()
         self.parts: list[dict[str, torch.Tensor]] = []
-        self.refresh()
+        self.refresh(FIRST_SHARDS)
         if not self.parts:
             raise FileNotFoundError(f"no pictures in {self.folder}: let build.py train draw them first")
 
-    def refresh(self) -> None:
-        """Read shards written since the last look."""
-        for path in sorted(set(self.folder.glob("*.npz")) - self.known)[-self.most:]:
+    def refresh(self, most: int | None = None) -> None:
+        """Read shards written since the last look, or so many of them: the others can come while training has begun."""
+        for path in sorted(set(self.folder.glob("*.npz")) - self.known)[-(most or self.most):]:
             self.known.add(path)
             self.parts = (self.parts + [{key: torch.from_numpy(values).to(self.device) for key, values in np.load(path).items()}])[-self.most:]
 

@@ -25,8 +25,8 @@ from safetensors.numpy import load_file
 from torch.nn import functional as F
 
 from prn_blender.prn.contact import lid_edges
-from prn_blender.prn.network import (DECODER_SIZE, ENCODERS, IMAGES, INPUT_SIZE, PositionMapNetwork, bicubic, enlarged,
-                                     mean_in_crop)
+from prn_blender.prn.network import DECODER_SIZE, ENCODERS, IMAGES, INPUT_SIZE, PositionMapNetwork, bicubic, enlarged
+from prn_blender.prn.small_map import mean_in_crop
 from prn_blender.prn.weights import SAFETENSORS_NAME, default_folder
 from training import synthetic, taught, turned
 from training.augment import Dice
@@ -38,7 +38,7 @@ from training.halves import HALVES
 from training.kit import Kit
 from training.photographs import PhotographBatches, Photographs
 from training.skins import make_skins
-from training.synthetic import SyntheticHeads
+from training.synthetic import FIRST_SHARDS, SyntheticHeads
 
 LOSS_SIZE = 128                 # the map is compared at this size
 EMA_DECAY = 0.998
@@ -46,7 +46,6 @@ EMA_DECAY = 0.998
 OPENINGS = ((159, 145), (158, 153), (160, 144), (386, 374), (385, 380), (387, 373),
             (13, 14), (82, 87), (312, 317), (81, 178), (311, 402))
 SHARES = 0.6, 0.2, 0.2           # of a batch: photographs, turned photographs, rendered heads
-FIRST_SHARDS = 4                # of each kind of picture must be there before training begins
 
 
 class Readings:

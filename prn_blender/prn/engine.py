@@ -17,6 +17,7 @@ import numpy as np
 from .arkit import ARKIT_NAMES
 from .errors import CaptureError
 from .position_map import HM08, SIZE, Topology
+from .small_map import SMALL
 from .weights import Bundle, load_bundle, load_tensors
 
 _INPUT = "image"
@@ -30,11 +31,12 @@ class Engine(Protocol):
     bundle: Bundle
     input_size: int  # side of the crops that it takes, pixels
     topology: Topology  # of the maps that it gives
+    map_size: int  # their side: 256, or 64 where they are small ones (small_map.py)
 
     def run(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """One forward pass.
 
-        crops: (N, S, S, 3) float32 RGB in 0..1, S = `input_size`. Returns the position maps (N, 256, 256, 3) float32 in
+        crops: (N, S, S, 3) RGB, float32 in 0..1 or uint8, S = `input_size`. Returns the position maps (N, M, M, 3) float32, M = `map_size`, in
         crop units and the ARKit weights (N, 52) float32 in 0..1, in the order of ARKIT_NAMES; None instead of these if
         the network has no such output.
         """
@@ -44,8 +46,8 @@ class OnnxEngine:
     """A network ready to run on the CPU, in ONNX Runtime.
 
     bundle: from `load_bundle`. threads: how many to use, or None to let ONNX Runtime decide. quantized: the network in 8 bits if
-    the bundle has it, as videos want it: half the time, and errors of a fifth of a percent of the crop, which differ from frame to
-    frame (docs/video.md). Raises CaptureError if the bundle's graph cannot be run, or has other inputs and outputs than a face network.
+    the bundle has it, as videos want it: half the time, small maps, and errors of a fifth of a percent of the crop, which differ from frame
+    to frame (docs/video.md). Raises CaptureError if the bundle's graph cannot be run, or has other inputs and outputs than a face network.
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None, quantized: bool = False) -> None:
@@ -61,6 +63,7 @@ class OnnxEngine:
         if threads is not None:
             options.intra_op_num_threads = threads
         path = (quantized and bundle.int8_path) or bundle.onnx_path
+        self.map_size = SIZE if path == bundle.onnx_path else SMALL
         try:
             # As bytes, not as a path: a graph that points to further files is then refused.
             self._session = onnxruntime.InferenceSession(
@@ -78,14 +81,18 @@ class OnnxEngine:
         needed = _OUTPUTS if self.topology.name == HM08 else _OUTPUTS[:1]
         if inputs != [_INPUT] or not set(needed) <= set(outputs):
             raise CaptureError(f"The weights file '{path}' is foreign, not a network for faces: {_OWN_WEIGHTS}.")
+        self._path = path
+        # A network in 8 bits takes pictures as they are.
+        self._bytes = self._session.get_inputs()[0].type == "tensor(uint8)"
 
     def run(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """See `Engine.run`."""
-        found = self._session.run(self._outputs, {_INPUT: np.ascontiguousarray(crops, np.float32)})
+        crops = in_bytes(crops) if self._bytes else in_floats(crops)
+        found = self._session.run(self._outputs, {_INPUT: np.ascontiguousarray(crops)})
         maps, expression = found if len(found) == 2 else (found[0], None)
-        if maps.shape[1:] != (SIZE, SIZE, 3) or (expression is not None and expression.shape[1:] != (len(ARKIT_NAMES),)):
+        if maps.shape[1:] != (self.map_size, self.map_size, 3) or (expression is not None and expression.shape[1:] != (len(ARKIT_NAMES),)):
             raise CaptureError(
-                f"The weights file '{self.bundle.onnx_path}' is foreign, its outputs have the wrong size: {_OWN_WEIGHTS}."
+                f"The weights file '{self._path}' is foreign, its outputs have the wrong size: {_OWN_WEIGHTS}."
             )
         return maps, expression
 
@@ -109,6 +116,7 @@ class TorchEngine:
         self.bundle = bundle
         self.input_size = bundle.input_size
         self.topology = bundle.topology
+        self.map_size = SIZE
         self.device = device
         self._torch = torch
         foreign = CaptureError(
@@ -133,9 +141,19 @@ class TorchEngine:
         torch = self._torch
         # TensorFloat-32 would cost three digits, more than the engines may differ.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            found = self._network(torch.from_numpy(np.ascontiguousarray(crops, np.float32)).to(self.device))
+            found = self._network(torch.from_numpy(np.ascontiguousarray(in_floats(crops))).to(self.device))
         maps, expression = found if isinstance(found, tuple) else (found, None)
         return maps.float().cpu().numpy(), None if expression is None else expression.float().cpu().numpy()
+
+
+def in_floats(crops: np.ndarray) -> np.ndarray:
+    """Pictures as float32 in 0..1."""
+    return crops * np.float32(1 / 255) if crops.dtype == np.uint8 else np.asarray(crops, np.float32)
+
+
+def in_bytes(crops: np.ndarray) -> np.ndarray:
+    """Pictures as uint8."""
+    return crops if crops.dtype == np.uint8 else np.rint(np.clip(crops, 0, 1) * 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)

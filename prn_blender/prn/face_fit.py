@@ -164,9 +164,10 @@ class ShapeSpace:
         return grid
 
     def align(self, everything: np.ndarray,
-              expression: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Scale (N,), rotation (N, 3, 3), translation (N, 3) of the head in N maps' readings (N, 4096, 3), and the last
-        solution (N, 179): many are solved at little more than the cost of one.
+              expression: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Scale (N,), rotation (N, 3, 3), translation (N, 3) of the head in N maps' readings (N, 4096, 3), the last
+        solution (N, 179), and the right side (N, 179) of the normal equations, `weighted` times the offsets from the mean in that head's frame:
+        many are solved at little more than the cost of one.
 
         expression (N, 52): the prior of the ARKit weights.
         """
@@ -177,21 +178,25 @@ class ShapeSpace:
         count, centre = len(target), translation.astype(np.float32)
         flat = (target - centre[:, None]).transpose(1, 0, 2).reshape(len(self.solved), -1)
         weighed = (self.weighted.reshape(-1, len(flat)) @ flat).reshape(-1, 3, count, 3).transpose(2, 0, 1, 3)
-        for _ in range(ITERATIONS):
+
+        def right() -> np.ndarray:
             turned = (rotation / scale[:, None, None]).astype(np.float32)
             moved = ((centre - translation).astype(np.float32)[:, None] @ turned)[:, 0]
-            right = (weighed.reshape(count, -1, 9) @ turned.swapaxes(1, 2).reshape(count, 9, 1))[..., 0]
-            solution = self._solve(right + moved @ self._of_shift.T - self._of_mean, expression)
+            of_points = (weighed.reshape(count, -1, 9) @ turned.swapaxes(1, 2).reshape(count, 9, 1))[..., 0]
+            return of_points + moved @ self._of_shift.T - self._of_mean
+
+        for _ in range(ITERATIONS):
+            solution = self._solve(right(), expression)
             turn, shift, growth = solution[:, :3].astype(np.float64), solution[:, 3:6], solution[:, 6].astype(np.float64)
             translation = translation + scale[:, None] * (rotation @ shift[..., None])[..., 0]
             rotation = rotation @ np.stack([cv2.Rodrigues(one)[0] for one in turn])
             scale = scale * (1 + growth)
-        return scale, rotation, translation, solution
+        return scale, rotation, translation, solution, right()
 
     def fit(self, position_map: np.ndarray, expression: np.ndarray) -> FaceFit:
         """Fit one map (256, 256, 3) in any frame similar to the head frame, with the network's ARKit weights (52,)."""
         everything = reading(position_map).reshape(1, -1, 3)
-        scale, rotation, translation, solution = (found[0] for found in self.align(everything, expression[None]))
+        scale, rotation, translation, solution, _ = (found[0] for found in self.align(everything, expression[None]))
         coefficients = solution[MOTIONS:]
         small = self.offsets(coefficients).reshape(GRID, GRID, 3)
         seen = in_head(everything[0, self.cells], scale, rotation, translation)
@@ -218,7 +223,7 @@ def small_motions(points: np.ndarray) -> np.ndarray:
 
 
 def reading(position_map: np.ndarray) -> np.ndarray:
-    """(64, 64, 3) a map at the centres of the fit's cells: the mean of the four texels round each."""
+    """(64, 64, 3) a map at the centres of the fit's cells: the mean of the four texels round each; a small one as it is."""
     return cv2.resize(position_map, (GRID, GRID), interpolation=cv2.INTER_LINEAR)
 
 

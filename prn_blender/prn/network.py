@@ -12,23 +12,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .position_map import SIZE, Topology
+from .position_map import SIZE
 from .resfcn256 import ResFcn256
+from .small_map import mean_in_crop
 
 INPUT_SIZE = 192         # an open eye is seven pixels high in such a crop
 DECODER_SIZE = 64       # the map is mixed at this size; it is smooth, so the rest is interpolation
 IMAGES = 160            # learned UV images that every coordinate is mixed from
 _PARTS = 4              # that a map's rows are enlarged in
-
-
-# Where the mean head lies in its crop, metres in the head frame: the crop's side and its centre's height. Constants of the
-# trained weights, near what the 68 landmarks' box gives; they may not follow when a landmark is placed anew.
-MEAN_CROP_SIDE, MEAN_CROP_CENTRE = 0.21910913, 0.04504143
-
-
-def mean_in_crop(topology: Topology) -> np.ndarray:
-    """(256, 256, 3) float32 mean position map seen from the front, in crop units, as a face in its own crop lies."""
-    return ((topology.mean - np.float32([0, MEAN_CROP_CENTRE, 0])) / np.float32(MEAN_CROP_SIDE)).astype(np.float32)
 
 
 def convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
@@ -96,6 +87,7 @@ class PositionMapNetwork(nn.Module):
         nn.init.zeros_(self.mixture.bias)
         # Not a weight: it follows from the topology.
         self.register_buffer("mean", torch.from_numpy(np.ascontiguousarray(mean.transpose(2, 0, 1)))[None], persistent=False)
+        self.register_buffer("small_mean", _middles(self.mean), persistent=False)
         self.register_buffer("enlarging", bicubic(SIZE), persistent=False)
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
@@ -107,11 +99,22 @@ class PositionMapNetwork(nn.Module):
         mixed = self.mixture(code).reshape(-1, 3, IMAGES) @ self.images.flatten(1)
         return mixed.reshape(-1, 3, DECODER_SIZE, DECODER_SIZE), self.expression(code)
 
+    def small(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Crops (N, 3, 192, 192) to small maps (N, 3, 64, 64) in crop units (`small_map`), and ARKit logits (N, 52)."""
+        offsets, logits = self.decode(self.encode(images))
+        return self.small_mean + offsets, logits
+
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         offsets, logits = self.decode(self.encode(images))
         # The sum with coordinates last, as both its parts then lie in memory.
         found = self.mean.permute(0, 2, 3, 1) + enlarged(offsets, self.enlarging).permute(0, 2, 3, 1)
         return found.permute(0, 3, 1, 2), logits
+
+
+def _middles(maps: torch.Tensor) -> torch.Tensor:
+    """(N, 3, 64, 64) maps (N, 3, 256, 256) at the middles of blocks of 4x4 texels, as `face_fit.reading` reads them."""
+    step = maps.shape[2] // DECODER_SIZE
+    return maps.unflatten(3, (DECODER_SIZE, step)).unflatten(2, (DECODER_SIZE, step))[:, :, :, 1:3, :, 1:3].mean((3, 5))
 
 
 def cosines(count: int) -> torch.Tensor:
@@ -144,14 +147,18 @@ def enlarged(offsets: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
 
 
 class Exported(nn.Module):
-    """The network as the engines see it: images (N, S, S, 3) -> maps (N, 256, 256, 3), and ARKit weights (N, 52) if it has them."""
+    """The network as the engines see it: images (N, S, S, 3) -> maps (N, 256, 256, 3), and ARKit weights (N, 52) if it has them.
 
-    def __init__(self, network: PositionMapNetwork | ResFcn256) -> None:
+    small: with small maps instead (N, 64, 64, 3), which a PositionMapNetwork has.
+    """
+
+    def __init__(self, network: PositionMapNetwork | ResFcn256, small: bool = False) -> None:
         super().__init__()
         self.network = network
+        self.run = network.small if small else network
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        position_map, logits = self.network(image.permute(0, 3, 1, 2))
+        position_map, logits = self.run(image.permute(0, 3, 1, 2))
         position_map = position_map.permute(0, 2, 3, 1)
         return (position_map,) if logits is None else (position_map, torch.sigmoid(logits))
 

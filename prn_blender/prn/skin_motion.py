@@ -28,7 +28,7 @@ _GREY = 8.0
 _UNLIKE = 6.0               # grey levels: where the flow leaves this difference, it is half believed
 _EDGE_ON = 0.3              # square pixels that a cell has to cover, to be solved with
 _ASIDE = 0.2, 0.5           # the cosine between skin and view up to which nothing is believed, and from which all is
-_SOLVED = 400               # cells that are solved with
+_SOLVED = 256               # cells that are solved with
 _BLUR, _DOUBT = 2.0, 0.1    # cells over which the surface follows the skin, and the belief that is shared with the map
 _OUTLIER = 0.5              # cells: skin that moves this much otherwise than all shapes together is half believed
 _ROW, _COLUMN = np.mgrid[:WINDOW[0].stop - WINDOW[0].start, :WINDOW[1].stop - WINDOW[1].start].astype(np.float32)
@@ -36,7 +36,7 @@ _CELLS = tuple(slice(part.start * GRID // PICTURE, part.stop * GRID // PICTURE) 
 
 
 def picture(image: np.ndarray, crop: Crop, crop_map: np.ndarray) -> np.ndarray:
-    """(128, 128) uint8 grey: a frame (H, W, 3) laid out as its map (256, 256, 3; crop units) is."""
+    """(128, 128) uint8 grey: a frame (H, W, 3) laid out as its map (256, 256, 3 or 64, 64, 3; crop units) is."""
     block = max(1, round(crop.side / _FINEST))
     part, (left, top) = crop.part_of(image, int(_MARGIN * crop.side), block)
     places = cv2.resize(crop_map, (PICTURE, PICTURE), interpolation=cv2.INTER_LINEAR)
@@ -119,7 +119,7 @@ class SkinMotion:
         across, down = self._slopes(frame, own)
         moved, trust = self._follow(frame, across, down, motion, unlike)
         grid = np.zeros((GRID * GRID, 4), np.float32)
-        grid[self.cells] = np.c_[(trust * moved).T, trust]
+        grid[self.cells] = np.concatenate([trust * moved, trust[None]]).T
         blurred = cv2.GaussianBlur(grid.reshape(GRID, GRID, 4), (0, 0), _BLUR).reshape(-1, 4).take(self.cells, 0).T
         return own + blurred[:3] / (blurred[3] + _DOUBT), *self._evidence(frame, own + moved, trust, expected, across, down)
 
@@ -127,7 +127,9 @@ class SkinMotion:
                 unlike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(3, cells) how skin lies otherwise than the map says, head frame, and (cells,) how far that is believed."""
         grid = np.zeros((GRID, GRID, 3), np.float32)
-        grid[_CELLS] = np.dstack([motion * np.float32(GRID / PICTURE), cv2.GaussianBlur(np.abs(unlike), (0, 0), 0.7)])
+        inside = grid[_CELLS]
+        inside[..., :2] = motion * np.float32(GRID / PICTURE)
+        inside[..., 2] = cv2.GaussianBlur(np.abs(unlike), (0, 0), 0.7)
         *step, unlike = grid.reshape(-1, 3).take(self.cells, 0).T
         trust = self.facing * self._facing(across, down) / (1 + np.square(unlike / _UNLIKE))
         step = np.clip(step, -_FARTHEST, _FARTHEST)
@@ -158,7 +160,7 @@ class SkinMotion:
         inlier = np.tile(1 / np.sqrt(1 + square / _OUTLIER ** 2), 2)
         basis *= inlier
         normal, right = basis @ basis.T, basis @ (seen * inlier)
-        carried = np.linalg.solve(normal[n:, n:] + np.eye(count - n), np.c_[normal[n:, :n], right[n:]])
+        carried = np.linalg.solve(normal[n:, n:] + np.eye(count - n), np.concatenate([normal[n:, :n], right[n:, None]], 1))
         return normal[:n, :n] - normal[:n, n:] @ carried[:, :n], right[:n] - normal[:n, n:] @ carried[:, n]
 
     def _slopes(self, frame: int, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

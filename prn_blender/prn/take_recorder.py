@@ -118,7 +118,7 @@ class Recorder(TrackNotes):
     def add(self, frame: TrackedFrame, face: TrackedFace) -> None:
         self.note(frame, face)
         self.expressions.append(face.expression)
-        self._waiting.append((frame, face, reading(face.crop_map).reshape(-1, 3)))
+        self._waiting.append((frame, face, reading(face.network_map).reshape(-1, 3)))
         if len(self._waiting) == _ALIGNED:
             self._aligned.result()  # no more than one portion is kept, and what went wrong is raised here
             self._aligned = self._aligner.submit(self._align, self._waiting)
@@ -133,16 +133,15 @@ class Recorder(TrackNotes):
     def _align(self, waiting: list[tuple[TrackedFrame, TrackedFace, np.ndarray]]) -> None:
         frames, faces, readings = zip(*waiting)
         space, readings = self.space, np.stack(readings)
-        *poses, solution = space.align(readings, np.stack([face.expression for face in faces]))
+        *poses, solution, rights = space.align(readings, np.stack([face.expression for face in faces]))
         offsets = in_head(readings, *poses) - space.small_mean
         self._file.write(stored(offsets.take(space.cells, 1)).swapaxes(1, 2).tobytes())
         if self.skin:
             for frame, face in zip(frames, faces):
-                self._pictures.write(picture(frame.image, face.crop, face.crop_map).tobytes())
-        solved = offsets[:, space.solved]
-        self.rights.extend(solved.swapaxes(1, 2).reshape(len(frames), -1) @ space.weighted.reshape(len(space.weighted), -1).T)
+                self._pictures.write(picture(frame.image, face.crop, face.network_map).tobytes())
+        self.rights.extend(rights)
         # What no head of the shape space explains.
-        unexplained = solved.reshape(len(frames), -1) - solution[:, MOTIONS:] @ space.seen[MOTIONS:]
+        unexplained = offsets[:, space.solved].reshape(len(frames), -1) - solution[:, MOTIONS:] @ space.seen[MOTIONS:]
         errors = np.sqrt(np.square(unexplained).mean(1))
         for frame, face, error, scale, rotation, translation in zip(frames, faces, errors, *poses):
             self.judge(frame, face, float(error), scale, rotation, translation)

@@ -35,6 +35,7 @@ _SPARSITY = 8.0
 _BESIDE_READER, _SPARSITY_WITH_READER = 0.1, 1.0
 _STEADY = 12.0              # weight of their differences from frame to frame, same unit, at 30 frames a second
 _AROUND, _AT_REST = 0.6, 10  # seconds about the calmest frame, of which so many are the skin at rest
+_STEPS, _DONE = 80, 1e-5     # of solving for the weights at most, and how little a step may change them to be the last
 _SPIKE = 0.06               # of a weight: a mouth that opens and shuts goes on for longer than a frame
 # How far the first network's weights are off beside the reader's. It has seen real faces, the reader rendered ones only: so it is believed a
 # little in all, as much as costs nothing on rendered ones. Of lids, gaze and tongue the reader is not asked, and of a lower lip drawn down the first knows
@@ -160,7 +161,7 @@ def _bounded_weights(normal: np.ndarray, right: np.ndarray, prior: np.ndarray, p
     steady = (step * steady).astype(np.float32)
     weights = previous = np.clip(prior, 0, 1).astype(np.float32)
     momentum = 1.0
-    for _ in range(80):
+    for _ in range(_STEPS):
         larger = (1 + np.sqrt(1 + 4 * momentum ** 2)) / 2
         ahead = weights + np.float32((momentum - 1) / larger) * (weights - previous)
         previous, momentum = weights, larger
@@ -169,6 +170,8 @@ def _bounded_weights(normal: np.ndarray, right: np.ndarray, prior: np.ndarray, p
         weights[:-1] += change
         weights[1:] -= change
         np.clip(weights, 0, 1, out=weights)
+        if np.abs(weights - previous).max() < _DONE:
+            break
     return weights
 
 

@@ -19,11 +19,11 @@ import numpy as np
 
 from .ahead import ahead
 from .crop import Crop, crop_from_face_box, crop_from_landmarks, face_square
-from .detector import confirm_face, detect_faces
+from .detector import FaceBox, confirm_face, detect_faces
 from .engine import Engine, open_engine
 from .errors import CaptureCancelled
 from .face_fit import similarity
-from .position_map import sample
+from .small_map import Places, whole
 from .threads import one_thread_each
 from .video import Video, VideoFrame, open_video
 
@@ -63,9 +63,14 @@ class TrackedFace:
 
     track: int
     crop: Crop  # the square that the network saw, image frame
-    crop_map: np.ndarray  # (256, 256, 3) float32, the network's position map in crop units
+    network_map: np.ndarray  # (256, 256, 3) or, of a quantized engine, (64, 64, 3) float32, the network's position map in crop units
     expression: np.ndarray | None  # (52,) float32 in 0..1, the network's ARKit weights; None if it gives none
     sharpness: float  # log of the crop's contrast from pixel to pixel, to compare frames of one face by
+
+    @property
+    def crop_map(self) -> np.ndarray:
+        """(256, 256, 3) float32 the position map in crop units, made whole each time that it is asked for."""
+        return whole(self.network_map)
 
 
 @dataclass(frozen=True)
@@ -175,7 +180,7 @@ class _Tracker:
         self.engine = engine
         self.fps = fps
         self.topology = engine.topology
-        self._texels = np.concatenate([self.topology.landmarks, self.topology.reference_texels])
+        self._places = Places(np.concatenate([self.topology.landmarks, self.topology.reference_texels]), engine.map_size)
         self.tracks: list[_Track] = []
         self.lost: list[_Track] = []
         self.numbers = 0
@@ -220,9 +225,7 @@ class _Tracker:
         if frame.time - self.searched < (_NEWCOMER_SECONDS if self.tracks else _SEARCH_SECONDS):
             return
         self.searched = frame.time
-        found = [crop_from_face_box(box, self.engine.bundle.crop)
-                 for box in detect_faces(self._reduced(frame.image), large=not self.all,
-                                         quick=bool(self.tracks))]
+        found = [crop_from_face_box(box, self.engine.bundle.crop) for box in self._faces(frame)]
         found = [Crop(*(np.array([crop.center_x, crop.center_y, crop.side]) * self._scale)) for crop in found]
         if self.all:
             for crop in found:
@@ -237,6 +240,15 @@ class _Tracker:
                 self.lost += self.tracks
                 self.tracks = []
                 self._start(nearest, frame)
+
+    def _faces(self, frame: VideoFrame) -> list[FaceBox]:
+        """The faces in the whole frame; a quick look in half the time where that will do, and one of a single face is as good."""
+        image = self._reduced(frame.image)
+        if self.tracks or not self.all:
+            found = detect_faces(image, large=not self.all, quick=True)
+            if found or self.tracks:
+                return found
+        return detect_faces(image, large=not self.all)
 
     def _reduced(self, image: np.ndarray) -> np.ndarray:
         """The picture to search: while somebody is followed only faces of about that size matter, and few pixels do."""
@@ -313,9 +325,9 @@ class _Tracker:
         # Half a pixel to or fro tells the network nothing, and such squares are cut quickly.
         crops = [crop.snapped(size) for _, _, crop in wanted]
         pictures = np.stack([crop.pixels(frame.image, size) for (_, frame, _), crop in zip(wanted, crops)])
-        maps, expressions = self.engine.run(pictures * np.float32(1 / 255))
+        maps, expressions = self.engine.run(pictures)
         points, count = self.topology.reference_points, len(self.topology.landmarks)
-        placed = sample(maps, self._texels).astype(np.float64)
+        placed = self._places.of(maps).astype(np.float64)
         landmarks, seen = placed[:, :count], placed[:, count:]
         scale, rotation, translation = similarity(points, seen, np.ones(len(points)))
         away = (seen - translation[:, None]) @ rotation / scale[:, None, None] - points
