@@ -18,6 +18,8 @@ from prn_blender.prn.skin_motion import PICTURE, picture
 from prn_blender.prn.take import Performance, Smoothing
 from prn_blender.prn.take_recorder import Recorder
 from prn_blender.prn.take_solve import solve
+from prn_blender.prn.take_weights import compared_at_rest
+from prn_blender.prn.time_grid import TimeGrid
 from prn_blender.prn.track import TrackedFace, TrackedFrame
 from clips import portrait
 
@@ -28,25 +30,30 @@ READ = 0.5  # so much of a brow's motion is in the maps
 
 @lru_cache(maxsize=1)
 def drawn_take() -> tuple[np.ndarray, list[TrackedFrame]]:
-    """(COUNT, 52) true weights, and frames 360 pixels high that show them; their maps and expressions show less of them."""
-    space, topology, rng = load_shape_space(), load_topology(), np.random.default_rng(5)
-    person = rng.normal(0, 0.5, space.identities)
+    """(COUNT, 52) true weights, and frames that show them."""
     weights = np.zeros((COUNT, 52))
     weights[:, BROW] = 0.5 * np.clip(np.sin((np.arange(COUNT) - 5) / 12 * np.pi), 0, 1)
     weights[:, CORNERS] = 0.5 * np.clip(np.sin((np.arange(COUNT) - 10) / 10 * np.pi), 0, 1)[:, None]
+    return weights, drawn(weights, READ)
+
+
+def drawn(weights: np.ndarray, read: float) -> list[TrackedFrame]:
+    """Frames 360 pixels high that show these weights (N, 52); their maps and expressions show a share of them, `read`."""
+    space, topology, rng = load_shape_space(), load_topology(), np.random.default_rng(5)
+    person = rng.normal(0, 0.5, space.identities)
     skin = np.clip(140 + 25 * cv2.GaussianBlur(rng.normal(0, 1, (512, 512, 3)), (0, 0), 2.5) / 0.11, 0, 255).astype(np.uint8)
     grid = topology.grid(2)
     frames = []
-    for i in range(COUNT):
+    for i in range(len(weights)):
         def posed(shown: np.ndarray) -> np.ndarray:
             small = space.offsets(np.concatenate([person, shown])).reshape(64, 64, 3)
             head = space.mean + cv2.resize(small, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
             return (1000 * head @ rotation_of(4 * np.sin(i / 4), 3 * np.cos(i / 5)).T + [240 + i / 3, 170, 0]).astype(np.float32)
         crop = Crop(240 + i / 3, 170, 230)
         image = Picture(grid.sample(posed(weights[i])), grid.quads, 480, 360).textured(np.full((360, 480, 3), 60, np.uint8), grid.uvs, skin)
-        guess = (READ * weights[i]).astype(np.float32)
+        guess = (read * weights[i]).astype(np.float32)
         frames.append(TrackedFrame(i, i / FPS, image, [TrackedFace(0, crop, crop.from_image(posed(guess)), guess, 0.0)], False))
-    return weights, frames
+    return frames
 
 
 def solved(frames: list[TrackedFrame], quick: bool = False, **options) -> Performance:
@@ -88,6 +95,22 @@ def test_the_face_moves_as_its_skin_does():
     true = -0.5 * load_topology().landmarks_of(shape)[[20, 21, 22, 23], 1].mean()
     assert rise(solved(frames)) == pytest.approx(true, rel=0.3)
     assert rise(solved(frames, quick=True)) < 0.65 * true
+
+
+def test_a_face_that_only_seems_to_be_at_rest_is_not_compared_with():
+    """The maps and the first network say that nothing ever moves; the skin shows that it does, in the half in which rest was looked for."""
+    weights = np.zeros((40, 52))
+    weights[:24, [BROW, *CORNERS]] = 0.6 * np.clip((24 - np.arange(24)) / 6, 0, 1)[:, None]
+    recorder = Recorder(load_shape_space())
+    for frame in drawn(weights, 0):
+        recorder.add(frame, frame.faces[0])
+    recorder.finish()
+    good, nothing = np.arange(len(weights)), np.zeros((len(weights), 52))
+    given = recorder, good, TimeGrid(np.array(recorder.times), FPS, FPS), recorder.space.small_mean, nothing, 6
+    found = compared_at_rest(*given, np.arange(2, 40, 4), np.zeros(len(weights)))
+    assert found.calm >= 24
+    assert np.abs(weights[found.calm]).max() == 0
+    assert compared_at_rest(*given, np.arange(0), np.zeros(len(weights))).calm == 6
 
 
 def test_light_that_changes_is_no_motion():

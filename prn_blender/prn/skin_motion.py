@@ -80,6 +80,14 @@ class SkinMotion:
         resting = metres(offsets[rest])
         self.at_rest = resting.mean(0)
         self.reference = mean_picture(pictures[rest])
+        # The cells to the left, right, up and down of each; the place after all cells stands for none.
+        place = np.full((GRID, GRID), len(space.cells))
+        place.ravel()[space.cells] = np.arange(len(space.cells))
+        none = np.full_like(place, len(space.cells))
+        self.neighbours = [none.copy() for _ in range(4)]
+        self.neighbours[0][:, 1:-1], self.neighbours[1][:, 1:-1] = place[:, :-2], place[:, 2:]
+        self.neighbours[2][1:-1], self.neighbours[3][1:-1] = place[:-2], place[2:]
+        self.neighbours = [beside.ravel()[space.cells] for beside in self.neighbours]
         inside = np.zeros(GRID * GRID, np.uint8)
         inside[space.cells] = 1
         # A cell's slopes need its neighbours.
@@ -165,13 +173,10 @@ class SkinMotion:
 
     def _slopes(self, frame: int, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(3, cells) twice: how far one step to the right and one down in the layout lead, pixels."""
-        grid = np.zeros((3, GRID * GRID), np.float32)
-        grid[:, self.cells] = self.views[frame] @ (self.mean + offsets)
-        grid = grid.reshape(3, GRID, GRID)
-        across, down = np.zeros_like(grid), np.zeros_like(grid)
-        across[:, :, 1:-1] = (grid[:, :, 2:] - grid[:, :, :-2]) / 2
-        down[:, 1:-1] = (grid[:, 2:] - grid[:, :-2]) / 2
-        return across.reshape(3, -1).take(self.cells, 1), down.reshape(3, -1).take(self.cells, 1)
+        seen = np.zeros((3, len(self.cells) + 1), np.float32)
+        np.matmul(self.views[frame], self.mean + offsets, out=seen[:, :-1])
+        left, right, up, down = (seen.take(beside, 1) for beside in self.neighbours)
+        return (right - left) / 2, (down - up) / 2
 
     def _facing(self, across: np.ndarray, down: np.ndarray) -> np.ndarray:
         """(cells,) 0..1: whether skin faces the camera."""

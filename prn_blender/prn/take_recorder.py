@@ -23,6 +23,7 @@ from .track import TrackedFace, TrackedFrame
 _RESTING = 0.35             # seconds that a face should have been as it is, for its picture to be the one from the front
 _TEETH = 0.1                # of jawOpen, from which lips show what is between them; a smile with teeth has 0.13
 _ALIGNED = 8                # frames that a recorder aligns together, and keeps until then, pictures and all
+_SOME = 3                   # of so many solved cells one tells how well a map is explained
 _WRONG = 0.0025             # metres, RMS: a map that no head explains better is wrong; good ones have 0.0005 to 0.002
 
 
@@ -109,6 +110,7 @@ class Recorder(TrackNotes):
         super().__init__()
         self.space, self.skin = space, skin
         self.expressions: list[np.ndarray] = []
+        self._shapes = space.seen[MOTIONS:].reshape(-1, len(space.solved), 3)[:, ::_SOME].reshape(-1, 3 * len(space.solved[::_SOME]))
         self.rights: list[np.ndarray] = []  # (179,) the right side of the shape space's normal equations for each map's offsets
         self._waiting: list[tuple[TrackedFrame, TrackedFace, np.ndarray]] = []
         self._aligner = ThreadPoolExecutor(1, "PRN align")
@@ -141,7 +143,7 @@ class Recorder(TrackNotes):
                 self._pictures.write(picture(frame.image, face.crop, face.network_map).tobytes())
         self.rights.extend(rights)
         # What no head of the shape space explains.
-        unexplained = offsets[:, space.solved].reshape(len(frames), -1) - solution[:, MOTIONS:] @ space.seen[MOTIONS:]
+        unexplained = offsets[:, space.solved[::_SOME]].reshape(len(frames), -1) - solution[:, MOTIONS:] @ self._shapes
         errors = np.sqrt(np.square(unexplained).mean(1))
         for frame, face, error, scale, rotation, translation in zip(frames, faces, errors, *poses):
             self.judge(frame, face, float(error), scale, rotation, translation)

@@ -21,7 +21,7 @@ from .position_map import SIZE, Topology, load_topology
 from .stored_offsets import metres
 from .take import Performance, Smoothing, resized
 from .take_recorder import Recorder
-from .take_weights import identity_and_reading, in_blocks, with_skin
+from .take_weights import compared_at_rest, identity_and_reading, in_blocks, with_skin
 from .threads import one_thread_each
 from .time_grid import TimeGrid, smoothed
 
@@ -34,6 +34,8 @@ _BONY = 0.05                # weights of the skull's parts below this would cost
 # A face at rest stays so for a second, more or less: half of it either side. What a frame's changes count for at most: in a
 # take that never rests the least expression decides.
 _ABOUT, _RESTLESS = 0.5, 0.8
+_CANDIDATES = 24            # frames, over the whole take, of which the skin's reader says which is most at rest
+_TURNED = 3.0               # what one turned to the side counts: of 30 degrees as much as weights of 0.4
 _REST = 0.3                 # the most that a resting face's own weights may be, and still be called rest
 
 
@@ -62,7 +64,9 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     known = space.small_mean + space.offsets(np.concatenate([identity, np.zeros(52)]))
     calm = _calmest(weights, recorder, grid, neutral_frame)
     if recorder.skin:
-        moved, weights = with_skin(recorder, good, grid, known, read, weights, calm, followed)
+        maybe, unrest = _candidates(weights, grid, rotation)
+        compared = compared_at_rest(recorder, good, grid, known, weights, calm, maybe if neutral_frame is None else maybe[:0], unrest)
+        moved, weights = with_skin(compared, good, grid, read, weights, followed)
         offsets = grid.resample(moved)
         calm = _calmest(weights, recorder, grid, neutral_frame)
     expressions = space.basis[space.identities:].reshape(52, CELLS, 3)
@@ -136,11 +140,27 @@ def _calmest(weights: np.ndarray, recorder: Recorder, grid: TimeGrid, chosen: in
     """The frame of the grid in which the face is at rest: the chosen one, or one whose weights are small, and stay as they are."""
     if chosen is not None:
         return recorder.place_of(chosen, grid, len(weights))
+    strength, changes = _unrest(weights, grid)
+    return int(np.argmin(strength + changes))
+
+
+def _candidates(weights: np.ndarray, grid: TimeGrid, rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Frames of the grid in which the face may be at rest, one of every part of the take, and of all frames (N,) what speaks against them
+    besides: a face that changes, and one that is turned away, with which few others can be compared. rotation (N, 3, 3): of the head."""
+    strength, changes = _unrest(weights, grid)
+    unrest = changes + _TURNED * (1 - rotation[:, 2, 2])
+    parts = np.array_split(strength + unrest, min(_CANDIDATES, len(weights)))
+    starts = np.cumsum([0, *map(len, parts[:-1])])
+    chosen = starts + [part.argmin() for part in parts]
+    return chosen[grid.seen[chosen]], unrest
+
+
+def _unrest(weights: np.ndarray, grid: TimeGrid) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) twice, how much a face does and how much that changes about each frame; infinite where it is not seen."""
     weights = weights[:, [not name.startswith("eyeLook") for name in ARKIT_NAMES]]
     around = max(1, int(round(0.1 * grid.fps)))
     steady = np.convolve(np.pad(weights.sum(1), around, mode="edge"), np.ones(2 * around + 1) / (2 * around + 1), "valid")
-    unrest = steady + np.minimum(_changes(weights, grid), _RESTLESS)
-    return int(np.argmin(np.where(grid.seen, unrest, np.inf)))
+    return np.where(grid.seen, steady, np.inf), np.minimum(_changes(weights, grid), _RESTLESS)
 
 
 def _changes(weights: np.ndarray, grid: TimeGrid) -> np.ndarray:

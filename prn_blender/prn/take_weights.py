@@ -36,11 +36,14 @@ _BESIDE_READER, _SPARSITY_WITH_READER = 0.1, 1.0
 _STEADY = 12.0              # weight of their differences from frame to frame, same unit, at 30 frames a second
 _AROUND, _AT_REST = 0.6, 10  # seconds about the calmest frame, of which so many are the skin at rest
 _STEPS, _DONE = 80, 1e-5     # of solving for the weights at most, and how little a step may change them to be the last
+_LOOKS, _SHORT_LIST = 3, 8   # at the frames that may be at rest, each beside the calmest so far; so many of them are looked at again
+_BELOW = 0.3                # what a weight below nothing counts then
 _SPIKE = 0.06               # of a weight: a mouth that opens and shuts goes on for longer than a frame
 # How far the first network's weights are off beside the reader's. It has seen real faces, the reader rendered ones only: so it is believed a
 # little in all, as much as costs nothing on rendered ones. Of lids, gaze and tongue the reader is not asked, and of a lower lip drawn down the first knows
 # more, by the jaw with which it goes.
 _NOT_ASKED = np.array([name.startswith(("eyeBlink", "eyeLook")) or name == "tongueOut" for name in ARKIT_NAMES])
+_GAZE = np.array([name.startswith("eyeLook") for name in ARKIT_NAMES])
 _FIRST_SPREAD = np.array([0.10 if name.startswith("eyeBlink") else 0.05 if alone or name.startswith("mouthLowerDown") else 0.3
                           for name, alone in zip(ARKIT_NAMES, _NOT_ASKED)])
 
@@ -66,35 +69,71 @@ def identity_and_reading(space: ShapeSpace, right: np.ndarray, prior: np.ndarray
     return identity, read, weights
 
 
-def with_skin(recorder: Recorder, good: np.ndarray, grid: TimeGrid, person: np.ndarray, read: _Reading, weights: np.ndarray,
-               calm: int, followed: Callable[[int, int], None] | None) -> tuple[np.ndarray, np.ndarray]:
+class Compared:
+    """A take's frames as the skin's reader compares them with those at rest: the ones about `calm` that are most like it."""
+
+    def __init__(self, recorder: Recorder, good: np.ndarray, grid: TimeGrid, person: np.ndarray, weights: np.ndarray, calm: int) -> None:
+        """good: numbers of the recorded frames that count. person (4096, 3): the face without expression. weights (N, 52): what is known of the
+        expressions without the skin. calm: one of these."""
+        self.calm, self.space, self.reader = calm, recorder.space, open_skin_reader()
+        near = np.flatnonzero(np.abs(np.arange(len(weights)) - calm) <= _AROUND * grid.fps)
+        alike = near[np.argsort(np.abs(weights[near] - weights[calm]).sum(1))[:_AT_REST]]
+        self.at_rest = weights[alike].mean(0)
+        scale, rotation = (np.array([pose[part] for pose in recorder.poses]) for part in (0, 1))
+        rested = good[grid.before[alike]]
+        self.skin = SkinMotion(self.space, recorder.pictures(), recorder.offsets(), scale, rotation, rested, person)
+        self.expressions, self.turns = np.array(recorder.expressions, np.float32), rotation[:, :2].reshape(-1, 6)
+        self.of_rest = {"picture": self.skin.reference[WINDOW], "map": laid_out(self.skin.at_rest, self.space),
+                        "weights": self.expressions[rested].mean(0), "rotation": self.turns[rested].mean(0)}
+
+    def frames(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Of recorded frames (B,): their maps' offsets (B, 3, cells), the skin's `flow` from rest, and what the reader says, change and spread (B, 52)."""
+        skin = self.skin
+        own = metres(skin.offsets[numbers])
+        motion, unlike = (np.stack(values) for values in zip(*(flow(skin.reference, np.array(skin.pictures[number])) for number in numbers)))
+        change, spread = self.reader.read({
+            "picture": skin.pictures[numbers][:, *WINDOW], "motion": motion, "unlike": unlike, "weights": self.expressions[numbers],
+            "map": np.stack([laid_out(one, self.space) for one in own]), "rotation": self.turns[numbers]}, self.of_rest)
+        return own, motion, unlike, change, spread
+
+
+def compared_at_rest(recorder: Recorder, good: np.ndarray, grid: TimeGrid, person: np.ndarray, weights: np.ndarray, calm: int,
+                     candidates: np.ndarray, unrest: np.ndarray) -> Compared:
+    """The take beside that one of the grid's frames `candidates` which is most at rest, by what the skin's reader says of them and by their
+    `unrest` (N,); beside `calm` if there are none. Other arguments are those of `Compared`.
+
+    The first network takes many a face that does something for one at rest, and what is compared with that is all wrong. But beside such a
+    frame, too, the reader sees that others do less.
+    """
+    compared = Compared(recorder, good, grid, person, weights, calm)
+    for _ in range(_LOOKS if len(candidates) else 0):
+        change = np.concatenate(in_blocks(lambda numbers: compared.frames(numbers)[3], good[grid.before[candidates]]))
+        told = np.where(_NOT_ASKED, weights[candidates], compared.at_rest + change)
+        # Below nothing no weight can be: the frame that it is compared with is not at rest, or the reader does not know such a face.
+        told = np.where(told < 0, _BELOW * told, told)[:, ~_GAZE]
+        candidates = candidates[np.argsort(told.sum(1) + unrest[candidates])[:_SHORT_LIST]]
+        if candidates[0] == compared.calm:
+            break
+        compared = Compared(recorder, good, grid, person, weights, int(candidates[0]))
+    return compared
+
+
+def with_skin(compared: Compared, good: np.ndarray, grid: TimeGrid, read: _Reading, weights: np.ndarray,
+              followed: Callable[[int, int], None] | None) -> tuple[np.ndarray, np.ndarray]:
     """(M, 3, cells) the good frames' offsets where the skin has been followed, as they are stored, and the weights (N, 52) that it tells."""
-    near = np.flatnonzero(np.abs(np.arange(len(weights)) - calm) <= _AROUND * grid.fps)
-    alike = near[np.argsort(np.abs(weights[near] - weights[calm]).sum(1))[:_AT_REST]]
-    scale, rotation = (np.array([pose[part] for pose in recorder.poses]) for part in (0, 1))
-    rested = good[grid.before[alike]]
-    skin = SkinMotion(recorder.space, recorder.pictures(), recorder.offsets(), scale, rotation, rested, person)
-    count, expressions, turns = len(good), np.array(recorder.expressions, np.float32), rotation[:, :2].reshape(-1, 6)
-    of_rest = {"picture": skin.reference[WINDOW], "map": laid_out(skin.at_rest, recorder.space), "weights": expressions[rested].mean(0),
-               "rotation": turns[rested].mean(0)}
+    skin, count = compared.skin, len(good)
     moved = np.memmap(tempfile.TemporaryFile(prefix="prn-take-"), STORED, "w+", shape=(count, *skin.offsets.shape[1:]))
     normal, right = np.empty((count, 52, 52), np.float32), np.empty((count, 52), np.float32)
     change, spread = np.empty((2, count, 52), np.float32)
-    at_rest = weights[alike].mean(0)
+    at_rest = compared.at_rest
     # Which of the even frames is nearest to each recorded one.
     places = np.clip(np.rint(grid.times * grid.fps).astype(int) - grid.start, 0, len(weights) - 1)
-    reader = open_skin_reader()
-    # Where there is little for it to see, the maps count for more again.
-    beside = _BESIDE_READER / shows(of_rest["picture"])
+    # Where there is little for the reader to see, the maps count for more again.
+    beside = _BESIDE_READER / shows(compared.of_rest["picture"])
 
     def tell(frames: np.ndarray) -> None:
         numbers = good[frames]
-        own = metres(skin.offsets[numbers])
-        motion, unlike = (np.stack(values) for values in zip(*(flow(skin.reference, np.array(skin.pictures[number])) for number in numbers)))
-        change[frames], spread[frames] = reader.read({
-            "picture": skin.pictures[numbers][:, *WINDOW], "motion": motion, "unlike": unlike, "weights": expressions[numbers],
-            "map": np.stack([laid_out(one, recorder.space) for one in own]),
-            "rotation": turns[numbers]}, of_rest)
+        own, motion, unlike, change[frames], spread[frames] = compared.frames(numbers)
         for place, frame in enumerate(frames):
             surface, normal[frame], right[frame] = skin.read(numbers[place], own[place], change[frame], motion[place], unlike[place])
             moved[frame] = stored(surface)
