@@ -11,12 +11,13 @@ import pytest
 from bundles import write_constant_bundle
 from prn_blender.prn import ARKIT_NAMES, CaptureError, NoFaceError, OnnxEngine, capture_image, load_bundle
 from prn_blender.prn.arkit import MIRRORED
-from prn_blender.prn.capture import angles, run_network
+from prn_blender.prn.capture import angles
 from prn_blender.prn.crop import crop_from_face_box, crop_from_landmarks
 from prn_blender.prn.detector import FaceBox
 from prn_blender.prn.engine import open_engine
 from prn_blender.prn.face_fit import load_shape_space
 from prn_blender.prn.image_io import load_image
+from prn_blender.prn.look import look_twice, run_network
 from prn_blender.prn.position_map import SIZE, load_topology
 
 ROOT = Path(__file__).parent.parent
@@ -261,3 +262,17 @@ def test_a_second_look_mends_a_box_that_is_off(photo, real_face):
         distances.append([np.linalg.norm(topology.landmarks_of(found)[:, :2] - reference, axis=1).mean() for found in (once, twice)])
     once, twice = np.array(distances).T
     assert (twice < once).all() and twice.mean() < 0.67 * once.mean()
+
+
+@pytest.mark.parametrize("x, y, size", [(0.5, 1.0, 0.5), (0.1, 0.3, 0.6), (0.5, 0.1, 0.55), (0.9, 0.8, 0.6)])
+def test_a_box_that_holds_half_a_face_is_not_believed(photo, real_face, x, y, size):
+    """As of a mouth beside a hand: the views of such a crop disagree, and the face is looked for all round."""
+    box, engine, topology = real_face.box, open_engine(), load_topology()
+    off = FaceBox(box.x + (x - size / 2) * box.width, box.y + (y - size / 2) * box.height, size * box.width, size * box.height, 1.0)
+    crop = crop_from_face_box(off)
+    first = crop.to_image(run_network(photo, [crop], engine)[0][0])
+    (again,), maps, _ = look_twice(photo, [crop], engine)
+    reference = topology.landmarks_of(real_face.raw_position_map)[:, :2]
+    face = np.sqrt(np.prod(np.ptp(reference, axis=0)))
+    error, before = (np.linalg.norm(topology.landmarks_of(found)[:, :2] - reference, axis=1).mean() / face for found in (again.to_image(maps[0]), first))
+    assert error < 0.05 < before

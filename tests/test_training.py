@@ -10,7 +10,7 @@ import torch
 from prn_blender.prn import contact
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.blinks import LIDS
-from prn_blender.prn.capture import VIEWS
+from prn_blender.prn.look import VIEWS
 from prn_blender.prn.image_io import load_image
 from prn_blender.prn.position_map import load_topology
 from training import shut_eyes, taught

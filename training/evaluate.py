@@ -20,12 +20,13 @@ import cv2
 import numpy as np
 
 from prn_blender.prn import face_fit
-from prn_blender.prn.capture import fit_face, look_twice, run_network
+from prn_blender.prn.capture import fit_face
 from prn_blender.prn.crop import crop_from_face_box, crop_from_landmark_box
 from prn_blender.prn.detector import FaceBox, detect_faces
 from prn_blender.prn.engine import OnnxEngine
 from prn_blender.prn.errors import CaptureError
 from prn_blender.prn.image_io import load_image
+from prn_blender.prn.look import look_twice, run_network
 from prn_blender.prn.position_map import SIZE, load_topology
 from prn_blender.prn.weights import load_bundle
 

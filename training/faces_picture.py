@@ -13,8 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from prn_blender.prn.capture import run_network
 from prn_blender.prn.engine import OnnxEngine
+from prn_blender.prn.look import run_network
 from prn_blender.prn.preview import wire_texture
 from prn_blender.prn.render import Picture
 from prn_blender.prn.weights import load_bundle

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from prn_blender.prn.capture import fit_face, run_network
+from prn_blender.prn.capture import fit_face
 from prn_blender.prn.crop import crop_from_landmark_box
 from prn_blender.prn.engine import OnnxEngine
 from prn_blender.prn.image_io import load_image
+from prn_blender.prn.look import run_network
 from prn_blender.prn.position_map import SIZE, load_topology
 from prn_blender.prn.weights import load_bundle
 from training.evaluate import load_faces

@@ -18,11 +18,12 @@ import numpy as np
 
 from prn_blender.prn import face_fit
 from prn_blender.prn.arkit import ARKIT_NAMES
-from prn_blender.prn.capture import fit_face, run_network
+from prn_blender.prn.capture import fit_face
 from prn_blender.prn.crop import SIDE_PER_LANDMARK_BOX, Crop, crop_from_landmark_box, crop_from_landmarks
 from prn_blender.prn.engine import OnnxEngine
 from prn_blender.prn.errors import CaptureError
 from prn_blender.prn.image_io import load_image
+from prn_blender.prn.look import run_network
 from prn_blender.prn.position_map import load_topology, sample
 from prn_blender.prn.weights import load_bundle
 from training.cache import default_cache

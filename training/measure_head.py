@@ -16,13 +16,14 @@ import cv2
 import numpy as np
 
 from prn_blender.prn import face_fit
-from prn_blender.prn.capture import angles, look_twice, place_face
+from prn_blender.prn.capture import angles, place_face
 from prn_blender.prn.crop import crop_from_landmarks
 from prn_blender.prn.detector import FaceBox
 from prn_blender.prn.engine import OnnxEngine
 from prn_blender.prn.errors import CaptureError
 from prn_blender.prn.head import Head, build_head
 from prn_blender.prn.head_topology import load_head_topology
+from prn_blender.prn.look import look_twice
 from prn_blender.prn.weights import load_bundle
 from training.cache import default_cache
 from training.evaluate import BINS

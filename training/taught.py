@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from prn_blender.prn.arkit import MIRRORED
-from prn_blender.prn.capture import VIEWS
+from prn_blender.prn.look import VIEWS
 from prn_blender.prn.network import DECODER_SIZE, INPUT_SIZE, PositionMapNetwork
 from training.carried import fill, tensors_of
 from training.photographs import Photographs

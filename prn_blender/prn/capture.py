@@ -16,14 +16,14 @@ from typing import Literal
 import numpy as np
 
 from . import face_fit
-from .arkit import MIRRORED
 from .blinks import closed, shut
 from .contact import shut_eyes
-from .crop import Crop, crop_from_face_box, crop_from_landmarks
+from .crop import Crop, crop_from_face_box
 from .detector import FaceBox, detect_faces
 from .engine import Engine, open_engine
 from .errors import CaptureError, NoFaceError
 from .image_io import MIN_SIDE, load_image
+from .look import look_twice
 from .position_map import HM08, SIZE, Topology, sample
 from .render import depth_buffer, vertex_normals
 
@@ -32,8 +32,6 @@ INTEROCULAR = 0.063
 _LEFT_EYE, _RIGHT_EYE = slice(36, 42), slice(42, 48)  # of the 68 landmarks
 # The visibility's z-buffer has this many pixels on the face's longer side: about a millimetre each.
 _BUFFER_SIZE = 192
-# The sizes in which a still's crop is seen, over its own.
-VIEWS = (0.93, 1.0, 1.07)
 
 
 @dataclass
@@ -103,48 +101,6 @@ def capture_image(
                    engine.bundle.licence)
         for box, crop, position_map, expression in zip(boxes, crops, maps, repeat(None) if expressions is None else expressions)
     ]
-
-
-def look_twice(image: np.ndarray, crops: list[Crop], engine: Engine) -> tuple[list[Crop], np.ndarray, np.ndarray | None]:
-    """Better crops of N faces, position maps (N, 256, 256, 3) in their units, and ARKit weights (N, 52), or None.
-
-    A map says better where a face is than a detector does: a network on hm08's layout sees each face again in the crop that the
-    first map's landmarks give, which is the one returned, and both answers count half.
-    """
-    maps, expressions = run_network(image, crops, engine)
-    if engine.topology.name != HM08:
-        return crops, maps, expressions
-    first = [crop.to_image(position_map) for crop, position_map in zip(crops, maps)]
-    again = []
-    for crop, placed in zip(crops, first):
-        own = crop_from_landmarks(engine.topology.landmarks_of(placed), engine.bundle.crop)
-        # A map of something else than a face may ask for anything.
-        again.append(own if 0.5 < own.side / crop.side < 2 else crop)
-    second, weights = run_network(image, again, engine)
-    maps = np.stack([(crop.from_image(placed) + seen) / 2 for crop, placed, seen in zip(again, first, second)])
-    return again, maps, (expressions + weights) / 2
-
-
-def run_network(image: np.ndarray, crops: list[Crop], engine: Engine) -> tuple[np.ndarray, np.ndarray | None]:
-    """Position maps (N, 256, 256, 3) in crop units and ARKit weights (N, 52), or None, of N crops of a picture.
-
-    A network on hm08's layout, which is its own mirror image, sees every crop in three sizes, and each a second time mirrored,
-    and the answers are averaged: what a network makes of a face depends a little on how it is cut, and the face does not.
-    """
-    if engine.topology.name != HM08:
-        return engine.run(np.stack([crop.cut(image, engine.input_size) for crop in crops]))
-    found = [_averaged(image, crop, engine) for crop in crops]
-    return np.stack([position_map for position_map, _ in found]), np.stack([expression for _, expression in found])
-
-
-def _averaged(image: np.ndarray, crop: Crop, engine: Engine) -> tuple[np.ndarray, np.ndarray]:
-    """The mean map (256, 256, 3), in units of the given crop, and ARKit weights (52,) of its views."""
-    cut = np.stack([Crop(crop.center_x, crop.center_y, crop.side * size).cut(image, engine.input_size) for size in VIEWS])
-    maps, expressions = engine.run(np.concatenate([cut, cut[:, :, ::-1]]))
-    straight, mirrored = np.split(maps, 2)
-    both = straight + mirrored[:, :, ::-1] * np.float32([-1, 1, 1])
-    weights = np.concatenate([expressions[:len(cut)], expressions[len(cut):, list(MIRRORED)]])
-    return np.tensordot(np.float32(VIEWS), both, 1) / (2 * len(cut)), weights.mean(0)
 
 
 def _picture(source: str | os.PathLike | np.ndarray) -> tuple[np.ndarray, str]:
