@@ -128,7 +128,7 @@ class SkinMotion:
         moved, trust = self._follow(frame, across, down, motion, unlike)
         grid = np.zeros((GRID * GRID, 4), np.float32)
         grid[self.cells] = np.concatenate([trust * moved, trust[None]]).T
-        blurred = cv2.GaussianBlur(grid.reshape(GRID, GRID, 4), (0, 0), _BLUR).reshape(-1, 4).take(self.cells, 0).T
+        blurred = cv2.GaussianBlur(grid.reshape(GRID, GRID, 4), (0, 0), _BLUR).reshape(-1, 4).take(self.cells, 0).T.copy()
         return own + blurred[:3] / (blurred[3] + _DOUBT), *self._evidence(frame, own + moved, trust, expected, across, down)
 
     def _follow(self, frame: int, across: np.ndarray, down: np.ndarray, motion: np.ndarray,

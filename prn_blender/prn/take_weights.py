@@ -17,7 +17,7 @@ import numpy as np
 
 from .arkit import ARKIT_NAMES
 from .face_fit import MOTIONS, ShapeSpace
-from .skin_motion import WINDOW, SkinMotion, flow
+from .skin_motion import WINDOW, SkinMotion, flow, mean_picture
 from .skin_reader import laid_out, open_skin_reader, shows
 from .stored_offsets import STORED, metres, stored
 from .take import BLOCK
@@ -75,25 +75,30 @@ class Compared:
     def __init__(self, recorder: Recorder, good: np.ndarray, grid: TimeGrid, person: np.ndarray, weights: np.ndarray, calm: int) -> None:
         """good: numbers of the recorded frames that count. person (4096, 3): the face without expression. weights (N, 52): what is known of the
         expressions without the skin. calm: one of these."""
-        self.calm, self.space, self.reader = calm, recorder.space, open_skin_reader()
+        self.calm, self.recorder, self.person, self.reader = calm, recorder, person, open_skin_reader()
         near = np.flatnonzero(np.abs(np.arange(len(weights)) - calm) <= _AROUND * grid.fps)
         alike = near[np.argsort(np.abs(weights[near] - weights[calm]).sum(1))[:_AT_REST]]
         self.at_rest = weights[alike].mean(0)
-        scale, rotation = (np.array([pose[part] for pose in recorder.poses]) for part in (0, 1))
-        rested = good[grid.before[alike]]
-        self.skin = SkinMotion(self.space, recorder.pictures(), recorder.offsets(), scale, rotation, rested, person)
-        self.expressions, self.turns = np.array(recorder.expressions, np.float32), rotation[:, :2].reshape(-1, 6)
-        self.of_rest = {"picture": self.skin.reference[WINDOW], "map": laid_out(self.skin.at_rest, self.space),
-                        "weights": self.expressions[rested].mean(0), "rotation": self.turns[rested].mean(0)}
+        self.rested = good[grid.before[alike]]
+        self.pictures, self.offsets = recorder.pictures(), recorder.offsets()
+        self.expressions = np.array(recorder.expressions, np.float32)
+        self.turns = np.array([rotation[:2].ravel() for _, rotation, _ in recorder.poses])
+        self.reference = mean_picture(self.pictures[self.rested])
+        self.of_rest = {"picture": self.reference[WINDOW], "map": laid_out(metres(self.offsets[self.rested]).mean(0), recorder.space),
+                        "weights": self.expressions[self.rested].mean(0), "rotation": self.turns[self.rested].mean(0)}
+
+    def skin(self) -> SkinMotion:
+        """What follows the skin from these frames at rest."""
+        scale, rotation = (np.array([pose[part] for pose in self.recorder.poses]) for part in (0, 1))
+        return SkinMotion(self.recorder.space, self.pictures, self.offsets, scale, rotation, self.rested, self.person)
 
     def frames(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Of recorded frames (B,): their maps' offsets (B, 3, cells), the skin's `flow` from rest, and what the reader says, change and spread (B, 52)."""
-        skin = self.skin
-        own = metres(skin.offsets[numbers])
-        motion, unlike = (np.stack(values) for values in zip(*(flow(skin.reference, np.array(skin.pictures[number])) for number in numbers)))
+        own = metres(self.offsets[numbers])
+        motion, unlike = (np.stack(values) for values in zip(*(flow(self.reference, np.array(self.pictures[number])) for number in numbers)))
         change, spread = self.reader.read({
-            "picture": skin.pictures[numbers][:, *WINDOW], "motion": motion, "unlike": unlike, "weights": self.expressions[numbers],
-            "map": np.stack([laid_out(one, self.space) for one in own]), "rotation": self.turns[numbers]}, self.of_rest)
+            "picture": self.pictures[numbers][:, *WINDOW], "motion": motion, "unlike": unlike, "weights": self.expressions[numbers],
+            "map": np.stack([laid_out(one, self.recorder.space) for one in own]), "rotation": self.turns[numbers]}, self.of_rest)
         return own, motion, unlike, change, spread
 
 
@@ -110,8 +115,8 @@ def compared_at_rest(recorder: Recorder, good: np.ndarray, grid: TimeGrid, perso
         change = np.concatenate(in_blocks(lambda numbers: compared.frames(numbers)[3], good[grid.before[candidates]]))
         told = np.where(_NOT_ASKED, weights[candidates], compared.at_rest + change)
         # Below nothing no weight can be: the frame that it is compared with is not at rest, or the reader does not know such a face.
-        told = np.where(told < 0, _BELOW * told, told)[:, ~_GAZE]
-        candidates = candidates[np.argsort(told.sum(1) + unrest[candidates])[:_SHORT_LIST]]
+        told = np.where(told < 0, _BELOW * told, told)[:, ~_GAZE].sum(1) + unrest[candidates]
+        candidates = candidates[np.argsort(told)[:_SHORT_LIST]]
         if candidates[0] == compared.calm:
             break
         compared = Compared(recorder, good, grid, person, weights, int(candidates[0]))
@@ -121,8 +126,8 @@ def compared_at_rest(recorder: Recorder, good: np.ndarray, grid: TimeGrid, perso
 def with_skin(compared: Compared, good: np.ndarray, grid: TimeGrid, read: _Reading, weights: np.ndarray,
               followed: Callable[[int, int], None] | None) -> tuple[np.ndarray, np.ndarray]:
     """(M, 3, cells) the good frames' offsets where the skin has been followed, as they are stored, and the weights (N, 52) that it tells."""
-    skin, count = compared.skin, len(good)
-    moved = np.memmap(tempfile.TemporaryFile(prefix="prn-take-"), STORED, "w+", shape=(count, *skin.offsets.shape[1:]))
+    skin, count = compared.skin(), len(good)
+    moved = np.memmap(tempfile.TemporaryFile(prefix="prn-take-"), STORED, "w+", shape=(count, *compared.offsets.shape[1:]))
     normal, right = np.empty((count, 52, 52), np.float32), np.empty((count, 52), np.float32)
     change, spread = np.empty((2, count, 52), np.float32)
     at_rest = compared.at_rest
