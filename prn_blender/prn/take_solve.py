@@ -34,7 +34,7 @@ _BONY = 0.05                # weights of the skull's parts below this would cost
 # A face at rest stays so for a second, more or less: half of it either side. What a frame's changes count for at most: in a
 # take that never rests the least expression decides.
 _ABOUT, _RESTLESS = 0.5, 0.8
-_CANDIDATES = 24            # frames, over the whole take, of which the skin's reader says which is most at rest
+_PARTS, _CANDIDATES = 24, 8  # of the whole take: of so many parts the calmest frame, and of so many of these the skin's reader says which is most at rest
 _TURNED = 3.0               # what one turned to the side counts: of 30 degrees as much as weights of 0.4
 _REST = 0.3                 # the most that a resting face's own weights may be, and still be called rest
 
@@ -145,13 +145,14 @@ def _calmest(weights: np.ndarray, recorder: Recorder, grid: TimeGrid, chosen: in
 
 
 def _candidates(weights: np.ndarray, grid: TimeGrid, rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Frames of the grid in which the face may be at rest, one of every part of the take, and of all frames (N,) what speaks against them
+    """Frames of the grid in which the face may be at rest, each from another part of the take, and of all frames (N,) what speaks against them
     besides: a face that changes, and one that is turned away, with which few others can be compared. rotation (N, 3, 3): of the head."""
     strength, changes = _unrest(weights, grid)
     unrest = changes + _TURNED * (1 - rotation[:, 2, 2])
-    parts = np.array_split(strength + unrest, min(_CANDIDATES, len(weights)))
+    parts = np.array_split(strength + unrest, min(_PARTS, len(weights)))
     starts = np.cumsum([0, *map(len, parts[:-1])])
     chosen = starts + [part.argmin() for part in parts]
+    chosen = chosen[np.argsort([part.min() for part in parts])[:_CANDIDATES]]
     return chosen[grid.seen[chosen]], unrest
 
 

@@ -36,7 +36,7 @@ _BESIDE_READER, _SPARSITY_WITH_READER = 0.1, 1.0
 _STEADY = 12.0              # weight of their differences from frame to frame, same unit, at 30 frames a second
 _AROUND, _AT_REST = 0.6, 10  # seconds about the calmest frame, of which so many are the skin at rest
 _STEPS, _DONE = 80, 1e-5     # of solving for the weights at most, and how little a step may change them to be the last
-_LOOKS, _SHORT_LIST = 3, 8   # at the frames that may be at rest, each beside the calmest so far; so many of them are looked at again
+_LOOKS, _SHORT_LIST = 3, 4   # at the frames that may be at rest, each beside the calmest so far; so many of them are looked at again
 _BELOW = 0.3                # what a weight below nothing counts then
 _SPIKE = 0.06               # of a weight: a mouth that opens and shuts goes on for longer than a frame
 # How far the first network's weights are off beside the reader's. It has seen real faces, the reader rendered ones only: so it is believed a
@@ -231,16 +231,19 @@ def _spikes(weights: np.ndarray) -> np.ndarray:
 
 
 def in_blocks(function: Callable[[np.ndarray], Any], frames: np.ndarray, report: Callable[[int], None] | None = None) -> list[Any]:
-    """What a function gives for portions of the frames' numbers, in their order; each processor works on one.
+    """What a function gives for portions of the frames' numbers, in their order; each processor works on one, and on as many as the others.
 
     report: called, in this thread, with the number of frames that are done; what it raises ends the work.
     """
-    hands, found = ThreadPoolExecutor(os.cpu_count(), "PRN solve"), []
+    processors = os.cpu_count() or 1
+    rounds = -(-len(frames) // (BLOCK * processors))
+    portions = np.array_split(frames, max(1, min(rounds * processors, len(frames))))
+    hands, found = ThreadPoolExecutor(processors, "PRN solve"), []
     try:
-        for values in hands.map(function, np.split(frames, range(BLOCK, len(frames), BLOCK))):
+        for done, values in zip(np.cumsum([len(portion) for portion in portions]), hands.map(function, portions)):
             found.append(values)
             if report:
-                report(min(BLOCK * len(found), len(frames)))
+                report(int(done))
     finally:
         hands.shutdown(cancel_futures=True)
     return found
