@@ -8,6 +8,7 @@ import pytest
 
 from exact_face import rotation_of
 from prn_blender.prn.arkit import ARKIT_NAMES
+from prn_blender.prn.at_rest import compared_at_rest
 from prn_blender.prn.crop import Crop
 from prn_blender.prn.errors import CaptureCancelled
 from prn_blender.prn.face_fit import load_shape_space
@@ -18,7 +19,6 @@ from prn_blender.prn.skin_motion import PICTURE, picture
 from prn_blender.prn.take import Performance, Smoothing
 from prn_blender.prn.take_recorder import Recorder
 from prn_blender.prn.take_solve import solve
-from prn_blender.prn.take_weights import compared_at_rest
 from prn_blender.prn.time_grid import TimeGrid
 from prn_blender.prn.track import TrackedFace, TrackedFrame
 from clips import portrait

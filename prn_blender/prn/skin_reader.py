@@ -26,6 +26,8 @@ INPUTS = ("picture", "motion", "unlike", "map", "weights", "rotation")
 OF_REST = ("picture", "map", "weights", "rotation")
 GIVEN = (*INPUTS, *(f"rest_{name}" for name in OF_REST))
 OUTPUTS = ("change", "spread")
+# It has seen rendered faces only: of lids, gaze and tongue the first network, which has seen photographs, knows more.
+NOT_ASKED = np.array([name.startswith(("eyeBlink", "eyeLook")) or name == "tongueOut" for name in ARKIT_NAMES])
 # A face at rest whose grey levels differ by no more than this (a standard deviation) shows little of what moves; most faces have 15 to 60.
 _BLANK = 3.0
 

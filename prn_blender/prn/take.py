@@ -13,9 +13,8 @@ import numpy as np
 
 from .face_fit import GRID
 from .position_map import SIZE, Topology
+from .threads import BLOCK
 from .track import TrackedFace
-
-BLOCK = 16                 # frames that are computed together: a matrix product over some costs little more than for one
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from .arkit import ARKIT_NAMES
+from .at_rest import compared_at_rest
 from .blinks import closed, completed
 from .capture import INTEROCULAR
 from .contact import close_lids, close_lips, part_lips
@@ -21,8 +22,8 @@ from .position_map import SIZE, Topology, load_topology
 from .stored_offsets import metres
 from .take import Performance, Smoothing, resized
 from .take_recorder import Recorder
-from .take_weights import compared_at_rest, identity_and_reading, in_blocks, with_skin
-from .threads import one_thread_each
+from .take_weights import identity_and_reading, with_skin
+from .threads import in_blocks, one_thread_each
 from .time_grid import TimeGrid, smoothed
 
 CELLS = GRID * GRID

@@ -6,22 +6,18 @@ touches a temporary file.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from .arkit import ARKIT_NAMES
+from .at_rest import Compared
 from .face_fit import MOTIONS, ShapeSpace
-from .skin_motion import WINDOW, SkinMotion, flow, mean_picture
-from .skin_reader import laid_out, open_skin_reader, shows
-from .stored_offsets import STORED, metres, stored
-from .take import BLOCK
-from .take_recorder import Recorder
+from .skin_reader import NOT_ASKED, shows
+from .stored_offsets import STORED, stored
+from .threads import in_blocks
 from .time_grid import EYE_SHAPES, TimeGrid
 
 _ROUNDS = 3                 # of solving for the identity and for the expressions in turn
@@ -34,18 +30,12 @@ _SPARSITY = 8.0
 # With the skin: how far its motion and the maps are believed beside its reader, which has seen both; and the L1 weight then.
 _BESIDE_READER, _SPARSITY_WITH_READER = 0.1, 1.0
 _STEADY = 12.0              # weight of their differences from frame to frame, same unit, at 30 frames a second
-_AROUND, _AT_REST = 0.6, 10  # seconds about the calmest frame, of which so many are the skin at rest
 _STEPS, _DONE = 80, 1e-5     # of solving for the weights at most, and how little a step may change them to be the last
-_LOOKS, _SHORT_LIST = 3, 4   # at the frames that may be at rest, each beside the calmest so far; so many of them are looked at again
-_BELOW = 0.3                # what a weight below nothing counts then
 _SPIKE = 0.06               # of a weight: a mouth that opens and shuts goes on for longer than a frame
 # How far the first network's weights are off beside the reader's. It has seen real faces, the reader rendered ones only: so it is believed a
-# little in all, as much as costs nothing on rendered ones. Of lids, gaze and tongue the reader is not asked, and of a lower lip drawn down the first knows
-# more, by the jaw with which it goes.
-_NOT_ASKED = np.array([name.startswith(("eyeBlink", "eyeLook")) or name == "tongueOut" for name in ARKIT_NAMES])
-_GAZE = np.array([name.startswith("eyeLook") for name in ARKIT_NAMES])
+# little in all, as much as costs nothing on rendered ones; of a lower lip drawn down it knows more, by the jaw with which it goes.
 _FIRST_SPREAD = np.array([0.10 if name.startswith("eyeBlink") else 0.05 if alone or name.startswith("mouthLowerDown") else 0.3
-                          for name, alone in zip(ARKIT_NAMES, _NOT_ASKED)])
+                          for name, alone in zip(ARKIT_NAMES, NOT_ASKED)])
 
 
 def identity_and_reading(space: ShapeSpace, right: np.ndarray, prior: np.ndarray, fps: float) -> tuple[np.ndarray, _Reading, np.ndarray]:
@@ -67,60 +57,6 @@ def identity_and_reading(space: ShapeSpace, right: np.ndarray, prior: np.ndarray
         read = _Reading(reduced[how, how], right[:, how] - identity @ reduced[who, how], prior, fps)
         weights = read.weights()
     return identity, read, weights
-
-
-class Compared:
-    """A take's frames as the skin's reader compares them with those at rest: the ones about `calm` that are most like it."""
-
-    def __init__(self, recorder: Recorder, good: np.ndarray, grid: TimeGrid, person: np.ndarray, weights: np.ndarray, calm: int) -> None:
-        """good: numbers of the recorded frames that count. person (4096, 3): the face without expression. weights (N, 52): what is known of the
-        expressions without the skin. calm: one of these."""
-        self.calm, self.recorder, self.person, self.reader = calm, recorder, person, open_skin_reader()
-        near = np.flatnonzero(np.abs(np.arange(len(weights)) - calm) <= _AROUND * grid.fps)
-        alike = near[np.argsort(np.abs(weights[near] - weights[calm]).sum(1))[:_AT_REST]]
-        self.at_rest = weights[alike].mean(0)
-        self.rested = good[grid.before[alike]]
-        self.pictures, self.offsets = recorder.pictures(), recorder.offsets()
-        self.expressions = np.array(recorder.expressions, np.float32)
-        self.turns = np.array([rotation[:2].ravel() for _, rotation, _ in recorder.poses])
-        self.reference = mean_picture(self.pictures[self.rested])
-        self.of_rest = {"picture": self.reference[WINDOW], "map": laid_out(metres(self.offsets[self.rested]).mean(0), recorder.space),
-                        "weights": self.expressions[self.rested].mean(0), "rotation": self.turns[self.rested].mean(0)}
-
-    def skin(self) -> SkinMotion:
-        """What follows the skin from these frames at rest."""
-        scale, rotation = (np.array([pose[part] for pose in self.recorder.poses]) for part in (0, 1))
-        return SkinMotion(self.recorder.space, self.pictures, self.offsets, scale, rotation, self.rested, self.person)
-
-    def frames(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Of recorded frames (B,): their maps' offsets (B, 3, cells), the skin's `flow` from rest, and what the reader says, change and spread (B, 52)."""
-        own = metres(self.offsets[numbers])
-        motion, unlike = (np.stack(values) for values in zip(*(flow(self.reference, np.array(self.pictures[number])) for number in numbers)))
-        change, spread = self.reader.read({
-            "picture": self.pictures[numbers][:, *WINDOW], "motion": motion, "unlike": unlike, "weights": self.expressions[numbers],
-            "map": np.stack([laid_out(one, self.recorder.space) for one in own]), "rotation": self.turns[numbers]}, self.of_rest)
-        return own, motion, unlike, change, spread
-
-
-def compared_at_rest(recorder: Recorder, good: np.ndarray, grid: TimeGrid, person: np.ndarray, weights: np.ndarray, calm: int,
-                     candidates: np.ndarray, unrest: np.ndarray) -> Compared:
-    """The take beside that one of the grid's frames `candidates` which is most at rest, by what the skin's reader says of them and by their
-    `unrest` (N,); beside `calm` if there are none. Other arguments are those of `Compared`.
-
-    The first network takes many a face that does something for one at rest, and what is compared with that is all wrong. But beside such a
-    frame, too, the reader sees that others do less.
-    """
-    compared = Compared(recorder, good, grid, person, weights, calm)
-    for _ in range(_LOOKS if len(candidates) else 0):
-        change = np.concatenate(in_blocks(lambda numbers: compared.frames(numbers)[3], good[grid.before[candidates]]))
-        told = np.where(_NOT_ASKED, weights[candidates], compared.at_rest + change)
-        # Below nothing no weight can be: the frame that it is compared with is not at rest, or the reader does not know such a face.
-        told = np.where(told < 0, _BELOW * told, told)[:, ~_GAZE].sum(1) + unrest[candidates]
-        candidates = candidates[np.argsort(told)[:_SHORT_LIST]]
-        if candidates[0] == compared.calm:
-            break
-        compared = Compared(recorder, good, grid, person, weights, int(candidates[0]))
-    return compared
 
 
 def with_skin(compared: Compared, good: np.ndarray, grid: TimeGrid, read: _Reading, weights: np.ndarray,
@@ -175,7 +111,7 @@ class _Reading:
     def weights_with(self, normal: np.ndarray, right: np.ndarray, read: np.ndarray, spread: np.ndarray, beside: float) -> np.ndarray:
         """The same with the skin: the terms of its motion, normal (N, 52, 52) and right (N, 52), and what the skin's reader makes of it,
         weights (N, 52) and how far each is off; beside: what maps and motion count beside that."""
-        readers, firsts = np.where(_NOT_ASKED, 0, spread ** -2), _FIRST_SPREAD ** -2
+        readers, firsts = np.where(NOT_ASKED, 0, spread ** -2), _FIRST_SPREAD ** -2
         both = readers + firsts
         return self._best(np.float32(beside) * (self.normal.astype(np.float32) + normal), beside * (self.right + right),
                           (readers * read + firsts * self.prior) / both, both, _SPARSITY_WITH_READER)
@@ -228,22 +164,3 @@ def _spikes(weights: np.ndarray) -> np.ndarray:
     away = np.minimum(np.abs(shown - (before + after) / 2), np.abs(shown - np.median(five, axis=0)))
     jumps = ((away > _SPIKE) & (away > 2 * np.abs(after - before))).any(1)
     return 1 + np.flatnonzero(jumps[1:-1])
-
-
-def in_blocks(function: Callable[[np.ndarray], Any], frames: np.ndarray, report: Callable[[int], None] | None = None) -> list[Any]:
-    """What a function gives for portions of the frames' numbers, in their order; each processor works on one, and on as many as the others.
-
-    report: called, in this thread, with the number of frames that are done; what it raises ends the work.
-    """
-    processors = os.cpu_count() or 1
-    rounds = -(-len(frames) // (BLOCK * processors))
-    portions = np.array_split(frames, max(1, min(rounds * processors, len(frames))))
-    hands, found = ThreadPoolExecutor(processors, "PRN solve"), []
-    try:
-        for done, values in zip(np.cumsum([len(portion) for portion in portions]), hands.map(function, portions)):
-            found.append(values)
-            if report:
-                report(int(done))
-    finally:
-        hands.shutdown(cancel_futures=True)
-    return found
