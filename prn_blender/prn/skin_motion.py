@@ -83,11 +83,9 @@ class SkinMotion:
         # The cells to the left, right, up and down of each; the place after all cells stands for none.
         place = np.full((GRID, GRID), len(space.cells))
         place.ravel()[space.cells] = np.arange(len(space.cells))
-        none = np.full_like(place, len(space.cells))
-        self.neighbours = [none.copy() for _ in range(4)]
-        self.neighbours[0][:, 1:-1], self.neighbours[1][:, 1:-1] = place[:, :-2], place[:, 2:]
-        self.neighbours[2][1:-1], self.neighbours[3][1:-1] = place[:-2], place[2:]
-        self.neighbours = [beside.ravel()[space.cells] for beside in self.neighbours]
+        beside = np.full((4, GRID, GRID), len(space.cells))
+        beside[0, :, 1:-1], beside[1, :, 1:-1], beside[2, 1:-1], beside[3, 1:-1] = place[:, :-2], place[:, 2:], place[:-2], place[2:]
+        self.neighbours = beside.reshape(4, -1)[:, space.cells]
         inside = np.zeros(GRID * GRID, np.uint8)
         inside[space.cells] = 1
         # A cell's slopes need its neighbours.
