@@ -22,7 +22,7 @@ from .position_map import HM08
 VIEWS = (0.93, 1.0, 1.07)
 # The views' landmarks are apart by so many percent of the face's size, on average, where it lies elsewhere than its crop says: 0.5 of most
 # photographs, 1.3 of one in a hundred, 1.5 to 2 of profiles. Of 300 rendered heads kept out of training five were above it, and all gained by another
-# search, of those from 2 on below it one in six; of 1,200 photographs one was, and is no better.
+# search, of those from 2 on below it none; of 1,200 photographs one was, and is no better.
 _UNSURE = 2.5
 # Where else it may be, over the crop's side: sizes, and how far beside.
 _SIZES, _BESIDE = (0.7, 1.0, 1.4, 2.0), (-0.35, 0.0, 0.35)
