@@ -24,27 +24,33 @@ _GAZE = np.array([name.startswith("eyeLook") for name in ARKIT_NAMES])
 
 
 class Compared:
-    """A take's frames as the skin's reader compares them with those at rest: the ones about `calm` that are most like it."""
+    """A take's frames as the skin's reader compares them with those at rest, which `rest_at` chooses first."""
 
-    def __init__(self, recorder: Recorder, good: np.ndarray, grid: TimeGrid, person: np.ndarray, weights: np.ndarray, calm: int) -> None:
+    def __init__(self, recorder: Recorder, good: np.ndarray, grid: TimeGrid, person: np.ndarray, weights: np.ndarray) -> None:
         """good: numbers of the recorded frames that count. person (4096, 3): the face without expression. weights (N, 52): what is known of the
-        expressions without the skin. calm: one of these."""
-        self.calm, self.recorder, self.person, self.reader = calm, recorder, person, open_skin_reader()
-        near = np.flatnonzero(np.abs(np.arange(len(weights)) - calm) <= _AROUND * grid.fps)
-        alike = near[np.argsort(np.abs(weights[near] - weights[calm]).sum(1))[:_AT_REST]]
-        self.at_rest = weights[alike].mean(0)
-        self.rested = good[grid.before[alike]]
+        expressions without the skin."""
+        self.space, self.good, self.grid, self.person, self.weights = recorder.space, good, grid, person, weights
+        self.reader = open_skin_reader()
         self.pictures, self.offsets = recorder.pictures(), recorder.offsets()
         self.expressions = np.array(recorder.expressions, np.float32)
-        self.turns = np.array([rotation[:2].ravel() for _, rotation, _ in recorder.poses])
+        self.scale, self.rotation = (np.array([pose[part] for pose in recorder.poses]) for part in (0, 1))
+        self.turns = self.rotation[:, :2].reshape(-1, 6)
+
+    def rest_at(self, calm: int) -> None:
+        """At rest are the frames about `calm`, one of the grid's, that are most like it."""
+        self.calm, weights = calm, self.weights
+        near = np.flatnonzero(np.abs(np.arange(len(weights)) - calm) <= _AROUND * self.grid.fps)
+        alike = near[np.argsort(np.abs(weights[near] - weights[calm]).sum(1))[:_AT_REST]]
+        self.at_rest = weights[alike].mean(0)
+        self.rested = self.good[self.grid.before[alike]]
+        self.resting = metres(self.offsets[self.rested])
         self.reference = mean_picture(self.pictures[self.rested])
-        self.of_rest = {"picture": self.reference[WINDOW], "map": laid_out(metres(self.offsets[self.rested]).mean(0), recorder.space),
+        self.of_rest = {"picture": self.reference[WINDOW], "map": laid_out(self.resting.mean(0), self.space),
                         "weights": self.expressions[self.rested].mean(0), "rotation": self.turns[self.rested].mean(0)}
 
     def skin(self) -> SkinMotion:
-        """What follows the skin from these frames at rest."""
-        scale, rotation = (np.array([pose[part] for pose in self.recorder.poses]) for part in (0, 1))
-        return SkinMotion(self.recorder.space, self.pictures, self.offsets, scale, rotation, self.rested, self.person)
+        """What follows the skin from the frames at rest."""
+        return SkinMotion(self.space, self.scale, self.rotation, self.rested, self.resting, self.reference, self.person)
 
     def frames(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Of recorded frames (B,): their maps' offsets (B, 3, cells), the skin's `flow` from rest, and what the reader says, change and spread (B, 52)."""
@@ -52,7 +58,7 @@ class Compared:
         motion, unlike = (np.stack(values) for values in zip(*(flow(self.reference, np.array(self.pictures[number])) for number in numbers)))
         change, spread = self.reader.read({
             "picture": self.pictures[numbers][:, *WINDOW], "motion": motion, "unlike": unlike, "weights": self.expressions[numbers],
-            "map": np.stack([laid_out(one, self.recorder.space) for one in own]), "rotation": self.turns[numbers]}, self.of_rest)
+            "map": np.stack([laid_out(one, self.space) for one in own]), "rotation": self.turns[numbers]}, self.of_rest)
         return own, motion, unlike, change, spread
 
 
@@ -63,7 +69,8 @@ def compared_at_rest(recorder: Recorder, good: np.ndarray, grid: TimeGrid, perso
 
     Beside a frame that only seems to be at rest, too, the reader sees that others do less.
     """
-    compared = Compared(recorder, good, grid, person, weights, calm)
+    compared = Compared(recorder, good, grid, person, weights)
+    compared.rest_at(calm)
     for _ in range(_LOOKS if len(candidates) else 0):
         change = np.concatenate(in_blocks(lambda numbers: compared.frames(numbers)[3], good[grid.before[candidates]]))
         told = np.where(NOT_ASKED, weights[candidates], compared.at_rest + change)
@@ -72,5 +79,5 @@ def compared_at_rest(recorder: Recorder, good: np.ndarray, grid: TimeGrid, perso
         candidates = candidates[np.argsort(told)[:_SHORT_LIST]]
         if candidates[0] == compared.calm:
             break
-        compared = Compared(recorder, good, grid, person, weights, int(candidates[0]))
+        compared.rest_at(int(candidates[0]))
     return compared

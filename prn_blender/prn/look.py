@@ -99,9 +99,9 @@ def _averaged(image: np.ndarray, crop: Crop, engine: Engine) -> tuple[np.ndarray
     maps, expressions = engine.run(np.concatenate([cut, cut[:, :, ::-1]]))
     straight, mirrored = np.split(maps, 2)
     views = np.stack([straight, mirrored[:, :, ::-1] * np.float32([-1, 1, 1])], 1) * np.float32(VIEWS)[:, None, None, None, None]
-    landmarks = np.stack([engine.topology.landmarks_of(view) for view in views.reshape(-1, *maps.shape[1:])])[..., :2]
-    middle = landmarks.mean(0)
+    landmarks = engine.topology.landmarks_of(views)[..., :2]
+    middle = landmarks.mean((0, 1))
     size = np.sqrt(np.prod(np.ptp(middle, axis=0)))
-    apart = 100 * float(np.linalg.norm(landmarks - middle, axis=2).mean() / max(size, 1e-6))
+    apart = 100 * float(np.linalg.norm(landmarks - middle, axis=-1).mean() / max(size, 1e-6))
     weights = np.concatenate([expressions[:len(cut)], expressions[len(cut):, list(MIRRORED)]])
     return views.mean((0, 1)), weights.mean(0), apart

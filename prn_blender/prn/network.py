@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .face_fit import reading
 from .position_map import SIZE
 from .resfcn256 import ResFcn256
 from .small_map import mean_in_crop
@@ -86,8 +87,8 @@ class PositionMapNetwork(nn.Module):
         nn.init.normal_(self.mixture.weight, std=1e-3)
         nn.init.zeros_(self.mixture.bias)
         # Not a weight: it follows from the topology.
-        self.register_buffer("mean", torch.from_numpy(np.ascontiguousarray(mean.transpose(2, 0, 1)))[None], persistent=False)
-        self.register_buffer("small_mean", _middles(self.mean), persistent=False)
+        for name, values in (("mean", mean), ("small_mean", reading(mean))):
+            self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))[None], persistent=False)
         self.register_buffer("enlarging", bicubic(SIZE), persistent=False)
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
@@ -109,12 +110,6 @@ class PositionMapNetwork(nn.Module):
         # The sum with coordinates last, as both its parts then lie in memory.
         found = self.mean.permute(0, 2, 3, 1) + enlarged(offsets, self.enlarging).permute(0, 2, 3, 1)
         return found.permute(0, 3, 1, 2), logits
-
-
-def _middles(maps: torch.Tensor) -> torch.Tensor:
-    """(N, 3, 64, 64) maps (N, 3, 256, 256) at the middles of blocks of 4x4 texels, as `face_fit.reading` reads them."""
-    step = maps.shape[2] // DECODER_SIZE
-    return maps.unflatten(3, (DECODER_SIZE, step)).unflatten(2, (DECODER_SIZE, step))[:, :, :, 1:3, :, 1:3].mean((3, 5))
 
 
 def cosines(count: int) -> torch.Tensor:
@@ -154,11 +149,11 @@ class Exported(nn.Module):
 
     def __init__(self, network: PositionMapNetwork | ResFcn256, small: bool = False) -> None:
         super().__init__()
-        self.network = network
-        self.run = network.small if small else network
+        self.network, self.small = network, small
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        position_map, logits = self.run(image.permute(0, 3, 1, 2))
+        image = image.permute(0, 3, 1, 2)
+        position_map, logits = self.network.small(image) if self.small else self.network(image)
         position_map = position_map.permute(0, 2, 3, 1)
         return (position_map,) if logits is None else (position_map, torch.sigmoid(logits))
 

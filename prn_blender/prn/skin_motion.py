@@ -15,7 +15,6 @@ import numpy as np
 
 from .crop import Crop
 from .face_fit import GRID, ShapeSpace, small_motions
-from .stored_offsets import metres
 
 PICTURE = 128               # side of a frame laid out as the map: lips and lids have a millimetre there
 # Rows and columns of it between which skin is followed: eyes, brows, nose, cheeks and mouth; beside them are hair, ears and neck.
@@ -67,19 +66,17 @@ def flow(reference: np.ndarray, shown: np.ndarray) -> tuple[np.ndarray, np.ndarr
 class SkinMotion:
     """The skin's motion in a take's frames against the frames at rest.
 
-    space: the shape space. pictures (N, 128, 128) uint8; offsets (N, 3, cells) the maps from the mean head, head frame, as they are stored;
-    scale (N,) and rotation (N, 3, 3) of their heads, to pixels. rest: numbers of a few frames at rest. person (4096, 3): the face without
-    expression on the fit's grid, head frame, metres.
+    space: the shape space. scale (N,) and rotation (N, 3, 3) of all frames' heads, to pixels. rest (R,): numbers of a few frames at rest;
+    resting (R, 3, cells): their maps from the mean head, head frame, metres; reference (128, 128) uint8: the mean of their pictures. person
+    (4096, 3): the face without expression on the fit's grid, head frame, metres.
     """
 
-    def __init__(self, space: ShapeSpace, pictures: np.ndarray, offsets: np.ndarray, scale: np.ndarray, rotation: np.ndarray,
-                 rest: np.ndarray, person: np.ndarray) -> None:
-        self.pictures, self.offsets, self.cells = pictures, offsets, space.cells
+    def __init__(self, space: ShapeSpace, scale: np.ndarray, rotation: np.ndarray, rest: np.ndarray, resting: np.ndarray,
+                 reference: np.ndarray, person: np.ndarray) -> None:
+        self.cells = space.cells
         self.views = (scale[:, None, None] * rotation).astype(np.float32)       # (N, 3, 3) head to pixels
         self.mean = space.small_mean[space.cells].T.astype(np.float32)
-        resting = metres(offsets[rest])
         self.at_rest = resting.mean(0)
-        self.reference = mean_picture(pictures[rest])
         # The cells to the left, right, up and down of each; the place after all cells stands for none.
         place = np.full((GRID, GRID), len(space.cells))
         place.ravel()[space.cells] = np.arange(len(space.cells))
@@ -95,7 +92,7 @@ class SkinMotion:
         followed = self.inner * window.ravel()[space.cells]
         self.facing = followed * np.mean([self._facing(*self._slopes(i, own)) for i, own in zip(rest, resting)], 0)
         # What a cell's grey levels tell of motion along the layout's axes and across (the structure tensor).
-        x, y = (2 / 8 * cv2.Sobel(self.reference, cv2.CV_32F, *axes) for axes in ((1, 0), (0, 1)))
+        x, y = (2 / 8 * cv2.Sobel(reference, cv2.CV_32F, *axes) for axes in ((1, 0), (0, 1)))
         tensor = np.stack([_halved(cv2.GaussianBlur(product, (0, 0), 1.0)).ravel()[space.cells] for product in (x * x, x * y, y * y)])
         # A plain cheek tells next to nothing, and neighbours tell the same: of each block of 2x2 cells one at most, or the rims of glasses would
         # take the places of lids.

@@ -48,7 +48,8 @@ class Places:
             return
         # What each row of a whole map, and each column, has of the small one's: five at most of them for what lies between two rows.
         enlarging = cv2.resize(np.eye(SMALL, dtype=np.float32), (SMALL, SIZE), interpolation=cv2.INTER_CUBIC)        # (256, 64)
-        column, row = (_between(enlarging, texels[:, axis]) for axis in (0, 1))
+        rows = np.stack([enlarging, enlarging], 1)          # as a map two columns wide
+        column, row = (sample(rows, np.stack([np.zeros(len(texels)), texels[:, axis]], 1)) for axis in (0, 1))          # (K, 64)
         shares = (row[:, :, None] * column[:, None]).reshape(len(texels), -1)
         self._cells = np.argsort(-np.abs(shares), 1)[:, :25]
         self._shares = np.take_along_axis(shares, self._cells, 1)
@@ -61,10 +62,3 @@ class Places:
     def of(self, maps: np.ndarray) -> np.ndarray:
         """(N, K, 3) maps (N, S, S, 3) at these places."""
         return sample(maps, self._texels) if self._cells is None else self._read(maps) + self._beyond
-
-
-def _between(rows: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """(K, W) rows (H, W), linearly between two of them at each of the places (K,)."""
-    first = np.clip(places.astype(int), 0, len(rows) - 2)
-    share = (places - first).astype(rows.dtype)[:, None]
-    return rows[first] * (1 - share) + rows[first + 1] * share

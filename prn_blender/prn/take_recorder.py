@@ -110,7 +110,7 @@ class Recorder(TrackNotes):
         super().__init__()
         self.space, self.skin = space, skin
         self.expressions: list[np.ndarray] = []
-        self._shapes = space.seen[MOTIONS:].reshape(-1, len(space.solved), 3)[:, ::_SOME].reshape(-1, 3 * len(space.solved[::_SOME]))
+        self._shapes = space.seen[MOTIONS:].reshape(-1, len(space.solved), 3)[:, ::_SOME].reshape(len(space.seen) - MOTIONS, -1)
         self.rights: list[np.ndarray] = []  # (179,) the right side of the shape space's normal equations for each map's offsets
         self._waiting: list[tuple[TrackedFrame, TrackedFace, np.ndarray]] = []
         self._aligner = ThreadPoolExecutor(1, "PRN align")

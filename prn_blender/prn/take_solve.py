@@ -65,8 +65,10 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     known = space.small_mean + space.offsets(np.concatenate([identity, np.zeros(52)]))
     calm = _calmest(weights, recorder, grid, neutral_frame)
     if recorder.skin:
-        maybe, unrest = _candidates(weights, grid, rotation)
-        compared = compared_at_rest(recorder, good, grid, known, weights, calm, maybe if neutral_frame is None else maybe[:0], unrest)
+        candidates, unrest = _candidates(weights, grid, rotation)
+        if neutral_frame is not None:
+            candidates = candidates[:0]
+        compared = compared_at_rest(recorder, good, grid, known, weights, calm, candidates, unrest)
         moved, weights = with_skin(compared, good, grid, read, weights, followed)
         offsets = grid.resample(moved)
         calm = _calmest(weights, recorder, grid, neutral_frame)
