@@ -58,7 +58,7 @@ class Compared:
         motion, unlike = (np.stack(values) for values in zip(*(flow(self.reference, np.array(self.pictures[number])) for number in numbers)))
         change, spread = self.reader.read({
             "picture": self.pictures[numbers][:, *WINDOW], "motion": motion, "unlike": unlike, "weights": self.expressions[numbers],
-            "map": np.stack([laid_out(one, self.space) for one in own]), "rotation": self.turns[numbers]}, self.of_rest)
+            "map": laid_out(own, self.space), "rotation": self.turns[numbers]}, self.of_rest)
         return own, motion, unlike, change, spread
 
 

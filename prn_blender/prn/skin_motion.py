@@ -77,108 +77,111 @@ class SkinMotion:
         self.views = (scale[:, None, None] * rotation).astype(np.float32)       # (N, 3, 3) head to pixels
         self.mean = space.small_mean[space.cells].T.astype(np.float32)
         self.at_rest = resting.mean(0)
-        # The cells to the left, right, up and down of each; the place after all cells stands for none.
         place = np.full((GRID, GRID), len(space.cells))
         place.ravel()[space.cells] = np.arange(len(space.cells))
-        beside = np.full((4, GRID, GRID), len(space.cells))
-        beside[0, :, 1:-1], beside[1, :, 1:-1], beside[2, 1:-1], beside[3, 1:-1] = place[:, :-2], place[:, 2:], place[:-2], place[2:]
-        self.neighbours = beside.reshape(4, -1)[:, space.cells]
-        inside = np.zeros(GRID * GRID, np.uint8)
-        inside[space.cells] = 1
+        rows, columns = _CELLS
+        # Which cell lies where in the window and just round it; the number after all cells stands for none.
+        self.places = place[rows.start - 1:rows.stop + 1, columns.start - 1:columns.stop + 1]
+        inside = (place < len(space.cells)).astype(np.uint8)
         # A cell's slopes need its neighbours.
-        self.inner = cv2.erode(inside.reshape(GRID, GRID), np.ones((3, 3), np.uint8)).ravel()[space.cells].astype(np.float32)
-        window = np.zeros((GRID, GRID), np.float32)
-        window[_CELLS] = 1
-        followed = self.inner * window.ravel()[space.cells]
-        self.facing = followed * np.mean([self._facing(*self._slopes(i, own)) for i, own in zip(rest, resting)], 0)
+        self.inner = cv2.erode(inside, np.ones((3, 3), np.uint8))[_CELLS].astype(np.float32)
+        self.facing = self.inner * self._facing(*self._slopes(rest, resting)).mean(0)
         # What a cell's grey levels tell of motion along the layout's axes and across (the structure tensor).
         x, y = (2 / 8 * cv2.Sobel(reference, cv2.CV_32F, *axes) for axes in ((1, 0), (0, 1)))
-        tensor = np.stack([_halved(cv2.GaussianBlur(product, (0, 0), 1.0)).ravel()[space.cells] for product in (x * x, x * y, y * y)])
+        tensor = np.stack([_halved(cv2.GaussianBlur(product, (0, 0), 1.0))[_CELLS] for product in (x * x, x * y, y * y)])
         # A plain cheek tells next to nothing, and neighbours tell the same: of each block of 2x2 cells one at most, or the rims of glasses would
         # take the places of lids.
-        worth = np.zeros(GRID * GRID, np.float32)
-        worth[space.cells] = (tensor[0] + tensor[2]) * followed
-        blocks = worth.reshape(GRID // 2, 2, GRID // 2, 2)
-        worth = np.where(blocks == blocks.max((1, 3), keepdims=True), blocks, 0).ravel()[space.cells]
-        self.solved = np.sort(np.argsort(-worth)[:_SOLVED])
-        x, xy, y = tensor[:, self.solved] / _GREY ** 2
+        worth = np.where(self.inner > 0, tensor[0] + tensor[2], -1)
+        blocks = worth.reshape(worth.shape[0] // 2, 2, worth.shape[1] // 2, 2)
+        worth = np.where(blocks == blocks.max((1, 3), keepdims=True), blocks, -1).ravel()
+        self.solved = np.sort(np.argsort(-worth)[:_SOLVED])                     # places of the window
+        self.solved_cells = self.places[1:-1, 1:-1].ravel()[self.solved]
+        x, xy, y = tensor.reshape(3, -1)[:, self.solved] / _GREY ** 2
         # Its Cholesky factor: motion that it is applied to is in standard deviations.
         along = np.sqrt(x + 1e-9)
         self.factor = np.stack([along, xy / along, np.sqrt(np.maximum(y - xy * xy / (x + 1e-9), 0))])
         self.told = x + y
-        places = space.cells[self.solved]
+        places = space.cells[self.solved_cells]
         shapes = space.basis[space.identities:].reshape(-1, GRID * GRID, 3)[:, places]
         self.shapes = len(shapes)
         self.basis = np.concatenate([shapes, small_motions(person[places]).reshape(-1, _SOLVED, 3)]).swapaxes(1, 2).copy()   # (59, 3, P)
 
-    def read(self, frame: int, own: np.ndarray, expected: np.ndarray, motion: np.ndarray, unlike: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where skin is in a frame, as offsets from the mean head (3, cells), smoothly; and what it says of the ARKit weights' change
-        since rest: normal matrix (52, 52) and right side (52,); all float32.
+    def read(self, frames: np.ndarray, own: np.ndarray, expected: np.ndarray, motion: np.ndarray,
+             unlike: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where skin is in frames (B,), as offsets from the mean head (B, 3, cells), smoothly; and what it says of the ARKit weights' change
+        since rest: normal matrices (B, 52, 52) and right sides (B, 52); all float32.
 
-        own (3, cells): the offsets of the frame's map, float32, metres. expected (52,): that change, as the skin's reader tells it. motion,
-        unlike: the `flow` from the reference to the frame. A picture tells nothing about depth: along the view the offsets are the maps' own,
-        and so they are where nothing is believed.
+        own (B, 3, cells): the offsets of the frames' maps, float32, metres. expected (B, 52): that change, as the skin's reader tells it. motion
+        (B, 56, 48, 2), unlike (B, 56, 48): the `flow` from the reference to each frame. A picture tells nothing about depth: along the view
+        the offsets are the maps' own, and so they are where nothing is believed.
         """
-        across, down = self._slopes(frame, own)
-        moved, trust = self._follow(frame, across, down, motion, unlike)
-        grid = np.zeros((GRID * GRID, 4), np.float32)
-        grid[self.cells] = np.concatenate([trust * moved, trust[None]]).T
-        blurred = cv2.GaussianBlur(grid.reshape(GRID, GRID, 4), (0, 0), _BLUR).reshape(-1, 4).take(self.cells, 0).T.copy()
-        return own + blurred[:3] / (blurred[3] + _DOUBT), *self._evidence(frame, own + moved, trust, expected, across, down)
+        across, down = self._slopes(frames, own)
+        moved, trust = self._follow(frames, across, down, motion, unlike)
+        grid = np.zeros((len(frames), GRID, GRID, 4), np.float32)
+        inside = grid[:, *_CELLS]
+        inside[..., :3], inside[..., 3] = np.moveaxis(trust[:, None] * moved, 1, 3), trust
+        surface = own.copy()
+        for one, laid in zip(surface, grid):
+            *way, belief = cv2.GaussianBlur(laid, (0, 0), _BLUR).reshape(-1, 4).take(self.cells, 0).T.copy()
+            one += way / (belief + np.float32(_DOUBT))
+        moved, trust = (values.reshape(*values.shape[:-2], -1)[..., self.solved] for values in (moved, trust))
+        across, down = (slopes.reshape(*slopes.shape[:-2], -1)[..., self.solved] for slopes in (across, down))
+        offsets = (own - self.at_rest)[..., self.solved_cells] + moved
+        return surface, *self._evidence(frames, offsets, trust, expected, across, down)
 
-    def _follow(self, frame: int, across: np.ndarray, down: np.ndarray, motion: np.ndarray,
+    def _follow(self, frames: np.ndarray, across: np.ndarray, down: np.ndarray, motion: np.ndarray,
                 unlike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(3, cells) how skin lies otherwise than the map says, head frame, and (cells,) how far that is believed."""
-        grid = np.zeros((GRID, GRID, 3), np.float32)
-        inside = grid[_CELLS]
-        inside[..., :2] = motion * np.float32(GRID / PICTURE)
-        inside[..., 2] = cv2.GaussianBlur(np.abs(unlike), (0, 0), 0.7)
-        *step, unlike = grid.reshape(-1, 3).take(self.cells, 0).T
+        """(B, 3, 56, 48) how skin lies otherwise than the maps say, head frame, and (B, 56, 48) how far that is believed."""
+        unlike = np.stack([cv2.GaussianBlur(one, (0, 0), 0.7) for one in np.abs(unlike)])
         trust = self.facing * self._facing(across, down) / (1 + np.square(unlike / _UNLIKE))
-        step = np.clip(step, -_FARTHEST, _FARTHEST)
-        view = self.views[frame][:2]                                        # its rows are of one length, at right angles
-        return (view.T / np.square(view[0]).sum()) @ (step[0] * across[:2] + step[1] * down[:2]), trust
+        step = np.clip(np.moveaxis(motion, 3, 1) * np.float32(GRID / PICTURE), -_FARTHEST, _FARTHEST)
+        view = self.views[frames, :2]                                       # its rows are of one length, at right angles
+        seen = (step[:, :1] * across[:, :2] + step[:, 1:] * down[:, :2]).reshape(len(frames), 2, -1)
+        return ((view.swapaxes(1, 2) / np.square(view[:, :1]).sum(2, keepdims=True)) @ seen).reshape(across.shape), trust
 
-    def _evidence(self, frame: int, offsets: np.ndarray, trust: np.ndarray, expected: np.ndarray, across: np.ndarray,
+    def _evidence(self, frames: np.ndarray, offsets: np.ndarray, trust: np.ndarray, expected: np.ndarray, across: np.ndarray,
                   down: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Normal matrix and right side; robust as Cauchy's distribution is. The head's own small motion is free, and eliminated."""
-        n, count = self.shapes, len(self.basis)
-        (a, c, _), (b, d, _) = across[:, self.solved], down[:, self.solved]
+        """Normal matrices and right sides, of the solved cells' offsets since rest (B, 3, P); robust as Cauchy's distribution is. The head's own
+        small motion is free, and eliminated."""
+        n, count, free = self.shapes, len(self.basis), np.eye(len(self.basis) - self.shapes, dtype=np.float32)
+        (a, c), (b, d) = (slopes.swapaxes(0, 1)[:2] for slopes in (across, down))
         determinant = a * d - b * c
         # Skin seen from the side is nowhere in the layout.
         determinant = np.where(np.abs(determinant) < _EDGE_ON, np.inf, determinant)
-        view = self.views[frame][:2, :, None]
-        x, y = (view[0] * d - view[1] * b) / determinant, (view[1] * a - view[0] * c) / determinant     # head frame to layout (3, P)
-        believed = np.sqrt(trust[self.solved])
-        telling = believed * np.stack([self.factor[0] * x + self.factor[1] * y, self.factor[2] * y])    # and to deviations (2, 3, P)
-        basis = np.einsum("nkp,akp->nap", self.basis, telling).reshape(count, -1)
-        seen = (telling * (offsets - self.at_rest)[:, self.solved]).sum(1).ravel()
+        view = self.views[frames, :2, :, None].swapaxes(0, 1)
+        a, b, c, d = (slope[:, None] for slope in (a, b, c, d))
+        x, y = (view[0] * d - view[1] * b) / determinant[:, None], (view[1] * a - view[0] * c) / determinant[:, None]   # head frame to layout (B, 3, P)
+        believed = np.sqrt(trust)[:, None]
+        telling = np.stack([believed * (self.factor[0] * x + self.factor[1] * y), believed * self.factor[2] * y], 1)   # and to deviations (B, 2, 3, P)
+        basis = np.einsum("nkp,bakp->bnap", self.basis, telling).reshape(len(frames), count, -1)
+        seen = (telling * offsets[:, None]).sum(2).reshape(len(frames), -1)
         # What is expected, and the head's motion besides, leave little of the skin's: by the rest outliers are told.
-        shapes, motions = basis[:n], basis[n:]
-        beyond = seen - expected @ shapes
-        head = np.linalg.solve(motions @ motions.T + np.eye(count - n, dtype=np.float32), motions @ beyond)
-        away = np.square(beyond - head @ motions).reshape(2, -1).sum(0)
+        shapes, motions = basis[:, :n], basis[:, n:]
+        beyond = seen - (expected[:, None] @ shapes)[:, 0]
+        head = np.linalg.solve(motions @ motions.swapaxes(1, 2) + free, motions @ beyond[..., None])
+        away = np.square(beyond - (head.swapaxes(1, 2) @ motions)[:, 0]).reshape(len(frames), 2, -1).sum(1)
         # In cells: only across an edge in the picture is motion seen at all.
-        square = away / (trust[self.solved] * self.told + 1e-3)
+        square = away / (trust * self.told + 1e-3)
         inlier = np.tile(1 / np.sqrt(1 + square / _OUTLIER ** 2), 2)
-        basis *= inlier
-        normal, right = basis @ basis.T, basis @ (seen * inlier)
-        carried = np.linalg.solve(normal[n:, n:] + np.eye(count - n), np.concatenate([normal[n:, :n], right[n:, None]], 1))
-        return normal[:n, :n] - normal[:n, n:] @ carried[:, :n], right[:n] - normal[:n, n:] @ carried[:, n]
+        basis *= inlier[:, None]
+        normal, right = basis @ basis.swapaxes(1, 2), (basis @ (seen * inlier)[..., None])[..., 0]
+        carried = np.linalg.solve(normal[:, n:, n:] + free, np.concatenate([normal[:, n:, :n], right[:, n:, None]], 2))
+        across = normal[:, :n, n:]
+        return normal[:, :n, :n] - across @ carried[..., :n], right[:, :n] - (across @ carried[..., n:])[..., 0]
 
-    def _slopes(self, frame: int, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(3, cells) twice: how far one step to the right and one down in the layout lead, pixels."""
-        seen = np.zeros((3, len(self.cells) + 1), np.float32)
-        np.matmul(self.views[frame], self.mean + offsets, out=seen[:, :-1])
-        left, right, up, down = (seen.take(beside, 1) for beside in self.neighbours)
-        return (right - left) / 2, (down - up) / 2
+    def _slopes(self, frames: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(B, 3, 56, 48) twice: how far one step to the right and one down in the layout lead, pixels, in the window; nonsense beside the face."""
+        seen = np.zeros((len(frames), 3, len(self.cells) + 1), np.float32)
+        np.matmul(self.views[frames], self.mean + offsets, out=seen[..., :-1])
+        seen = seen.take(self.places, 2)
+        return (seen[..., 1:-1, 2:] - seen[..., 1:-1, :-2]) / 2, (seen[..., 2:, 1:-1] - seen[..., :-2, 1:-1]) / 2
 
     def _facing(self, across: np.ndarray, down: np.ndarray) -> np.ndarray:
-        """(cells,) 0..1: whether skin faces the camera."""
-        (a, b, c), (d, e, f) = across, down
+        """(B, 56, 48) 0..1: whether skin faces the camera."""
+        (a, b, c), (d, e, f) = across.swapaxes(0, 1), down.swapaxes(0, 1)
         x, y, z = b * f - c * e, c * d - a * f, a * e - b * d
         cosine = z / (np.sqrt(x * x + y * y + z * z) + 1e-9)
-        cosine = cosine * np.sign(cosine[self.inner > 0].sum())                 # most of a face does
+        cosine *= np.sign((cosine * self.inner).sum((1, 2), keepdims=True))     # most of a face does
         return np.clip((cosine - _ASIDE[0]) / (_ASIDE[1] - _ASIDE[0]), 0, 1)
 
 

@@ -2,7 +2,7 @@
 
 The first network sees a single picture, and lips that press or roll look much like others' lips at rest. This one is given a frame and the
 frames at rest, laid out alike, how the skin moved from these to that (`skin_motion.flow`), what the motion does not explain, and both maps, and
-gives how far the ARKit weights have changed since rest, and how sure of each it is. It is trained by `training/skin_reader.py`. numpy, OpenCV and
+gives how far the ARKit weights have changed since rest, and how sure of each it is. It is trained by `training/skin_reader.py`. numpy and
 ONNX Runtime; reads `weights/skin`, never imports bpy.
 
 Frames as in face_fit.py. All it sees is a window of the layout, in which eyes, brows, nose, cheeks and mouth lie.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import cv2
 import numpy as np
 
 from .arkit import ARKIT_NAMES
@@ -33,10 +32,15 @@ _BLANK = 3.0
 
 
 def laid_out(offsets: np.ndarray, space: ShapeSpace) -> np.ndarray:
-    """(28, 24, 3) float32 a map's offsets from the mean head (3, cells), metres, in the window."""
-    grid = np.zeros((GRID * GRID, 3), np.float32)
-    grid[space.cells] = offsets.T
-    return cv2.resize(grid.reshape(GRID, GRID, 3), (GRID // 2, GRID // 2), interpolation=cv2.INTER_AREA)[_QUARTER]
+    """(..., 28, 24, 3) float32 maps' offsets from the mean head (..., 3, cells), metres, in the window at half the grid's size."""
+    place = np.full(GRID * GRID, len(space.cells))
+    place[space.cells] = np.arange(len(space.cells))
+    rows, columns = _QUARTER
+    blocks = place.reshape(GRID // 2, 2, GRID // 2, 2)[rows, :, columns]
+    # The place after all cells is where there is none.
+    offsets = np.concatenate([offsets, np.zeros((*offsets.shape[:-1], 1), np.float32)], -1)
+    total = sum(offsets.take(blocks[:, row, :, column], -1) for row in (0, 1) for column in (0, 1))
+    return np.moveaxis(total, -3, -1) / 4
 
 
 def shows(at_rest: np.ndarray) -> float:

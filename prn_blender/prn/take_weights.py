@@ -75,9 +75,8 @@ def with_skin(compared: Compared, good: np.ndarray, grid: TimeGrid, read: _Readi
     def tell(frames: np.ndarray) -> None:
         numbers = good[frames]
         own, motion, unlike, change[frames], spread[frames] = compared.frames(numbers)
-        for place, frame in enumerate(frames):
-            surface, normal[frame], right[frame] = skin.read(numbers[place], own[place], change[frame], motion[place], unlike[place])
-            moved[frame] = stored(surface)
+        surface, normal[frames], right[frames] = skin.read(numbers, own, change[frames], motion, unlike)
+        moved[frames] = stored(surface)
 
     in_blocks(tell, np.arange(count), (lambda done: followed(done, count)) if followed else None)
 
