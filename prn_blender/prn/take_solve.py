@@ -243,7 +243,7 @@ def compressed(rows: Callable[[np.ndarray], np.ndarray], count: int) -> tuple[np
     sampled = np.concatenate(in_blocks(rows, few))
     # By the products of the rows with each other: there are fewer of them than of columns.
     _, vectors = np.linalg.eigh((sampled @ sampled.T).astype(np.float64))
-    directions = np.linalg.qr(sampled.T @ vectors[:, :-_DETAILS - 1:-1])[0].T.astype(np.float32)
+    directions = np.linalg.qr(sampled.T @ vectors[:, :-_DETAILS - 1:-1].astype(np.float32))[0].T
     if len(few) == count:
         return sampled @ directions.T, directions
     return np.concatenate(in_blocks(lambda numbers: rows(numbers) @ directions.T, np.arange(count))), directions
