@@ -97,11 +97,11 @@ def content_hash(path: Path) -> str:
 
 
 def settings_hash(request: argparse.Namespace) -> str:
-    """Hash of everything that an output depends on beside its input: the options, and the weights by their content."""
-    from .prn.weights import load_bundle
+    """Hash of everything that an output depends on beside its input: the options, and both networks' weights by their content."""
+    from .prn.weights import default_folder, load_bundle
     options = {name: str(value) for name, value in sorted(vars(request).items()) if name not in _NOT_SETTINGS}
-    metadata = load_bundle(request.weights).metadata
-    options["weights"] = "".join(value for name, value in sorted(metadata.items()) if name.endswith("_sha256"))
+    bundles = {"weights": load_bundle(request.weights), "skin": load_bundle(default_folder() / "skin")}
+    options |= {name: [value for key, value in sorted(bundle.metadata.items()) if key.endswith("_sha256")] for name, bundle in bundles.items()}
     return hashlib.sha256(json.dumps(options).encode()).hexdigest()
 
 

@@ -18,6 +18,7 @@ from prn_blender import batch
 from prn_blender.command_line import parse
 from prn_blender.prn import CaptureError
 from prn_blender.prn.image_io import load_image
+from prn_blender.prn.weights import default_folder
 from test_command_line import PORTRAIT, ROOT, capture, refused, weights  # noqa: F401 (a fixture)
 
 KILLS = int(os.environ.get("PRN_KILLS", 2))
@@ -182,6 +183,15 @@ def test_resume_leaves_out_what_is_finished(whole, weights):  # noqa: F811
     assert batch.settings_hash(request) != batch.settings_hash(argparse.Namespace(weights=weights, write=()))
     assert not batch.is_finished(folder / "out", item, batch.settings_hash(request))
     assert not batch.is_finished(folder / "out", batch.Item(PORTRAIT, Path("a.obj")), note["settings"])
+
+
+def test_other_weights_of_either_network_are_another_setting(weights, tmp_path, monkeypatch):  # noqa: F811
+    shipped = batch.settings_hash(argparse.Namespace(weights=None))
+    assert batch.settings_hash(argparse.Namespace(weights=None)) == shipped != batch.settings_hash(argparse.Namespace(weights=weights))
+    shutil.copytree(default_folder(), tmp_path / "weights", ignore=shutil.ignore_patterns("skin"))
+    shutil.copytree(weights, tmp_path / "weights" / "skin")
+    monkeypatch.setattr("prn_blender.prn.weights.default_folder", lambda: tmp_path / "weights")
+    assert batch.settings_hash(argparse.Namespace(weights=None)) != shipped
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads a process's memory as Linux tells it")
