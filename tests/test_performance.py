@@ -1,5 +1,7 @@
 """A take's solve against exact truth: head motion and expression apart, steady, gaps bridged, rates changed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -70,6 +72,15 @@ def test_a_still_face_stands_still_and_smoothing_can_be_left_out():
     raw, smooth = shaking(unsmoothed(take)), shaking(solve_take(take))
     assert smooth < raw / 3.7
     assert shaking(solve_take(take, smoothing=Smoothing(head=0, face=1, eyes=1))) > 1.5 * smooth
+
+
+def test_a_head_that_never_stands_still_stays_where_it_is_seen():
+    take = make_take(noise=0.0005, still=True)
+    dance = np.repeat(np.random.default_rng(0).normal(0, 8, (20, 2)), 3, 0)      # pixels: elsewhere every tenth of a second
+    frames = [replace(frame, faces=[replace(face, crop=Crop(face.crop.center_x + x, face.crop.center_y + y, face.crop.side)) for face in frame.faces])
+              for frame, (x, y) in zip(take.frames, dance)]
+    away = solve_take(replace(take, frames=frames)).translation[:, :2] - solve_take(take).translation[:, :2] - dance
+    assert np.abs(away).max() < 1
 
 
 def test_the_neutral_is_found_or_chosen():

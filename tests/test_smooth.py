@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+import pytest
 
 from prn_blender.prn.smooth import noise_of, rotation_vectors, rotations_of, smooth
 
@@ -38,6 +39,16 @@ def test_groups_are_followed_together():
     values = np.stack([np.where(step > 50, 1.0, 0.0) + rng.normal(0, 0.01, 100), rng.normal(0, 0.01, 100)], 1)
     together = smooth(values, FPS, 0.1, np.zeros(2, int))
     assert abs(together[49, 0]) < 0.35 and abs(together[52, 0] - 1) < 0.35
+
+
+def test_who_never_stands_still_is_followed_by_what_noise_can_be_at_most():
+    rng = np.random.default_rng(6)
+    dance = np.repeat(rng.normal(0, 5, (60, 2)), 3, 0)[1:]          # elsewhere every tenth of a second
+    noise = rng.normal(0, 0.1, dance.shape)
+    assert np.abs(smooth(dance + noise, FPS, 0.1) - dance).max() > 3
+    assert np.abs(smooth(dance + noise, FPS, 0.1, most=0.15) - dance).max() < 0.6
+    # And what does stand still is none the less still.
+    assert smooth(noise, FPS, 0.1, most=0.15).std() == pytest.approx(smooth(noise, FPS, 0.1).std(), rel=0.02)
 
 
 def test_what_a_single_frame_says_is_no_motion():

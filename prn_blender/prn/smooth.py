@@ -14,15 +14,17 @@ import numpy as np
 # the wide average, and round the narrow one, whose few frames are fooled by noise more often.
 _CERTAINTY, _CERTAINTY_NARROW = 3.0, 8.0
 _CALM, _WANDERING = 0.4, 8.0  # part of a take that is thought calm; how much stronger than white the noise may be
+_MOST_WANDERING = 2.0       # and how much stronger than the most that is noise at all
 # Savitzky-Golay, five points, second order: follows a peak that is five frames wide, and halves the noise's variance.
 _FOLLOWING = np.array([-3, 12, 17, 12, -3]) / 35
 
 
-def smooth(values: np.ndarray, fps: float, seconds: float, groups: np.ndarray | None = None) -> np.ndarray:
+def smooth(values: np.ndarray, fps: float, seconds: float, groups: np.ndarray | None = None, most: float = np.inf) -> np.ndarray:
     """Values (N, C), one row a frame, smoothed over a window of so many seconds (the standard deviation of its Gauss).
 
     groups (C,) int: columns of one group are followed together, as parts of one motion; by default each on its own.
-    seconds 0 gives the values back. The ends are continued by reflection about the end's own value.
+    most: noise has no larger standard deviation than this; who dances throughout a take would be thought to tremble. seconds 0 gives the
+    values back. The ends are continued by reflection about the end's own value.
     """
     values = np.asarray(values, np.float64)
     if seconds <= 0 or len(values) < 3 or values.shape[1] == 0:
@@ -34,20 +36,21 @@ def smooth(values: np.ndarray, fps: float, seconds: float, groups: np.ndarray | 
     # First from the wide average to the narrow one where there is motion, then to the signal itself where even that
     # falls short: the bottom of a blink is one frame wide.
     narrow = convolve(values, _FOLLOWING) if len(values) >= 5 else values
-    result = result + _share_of_motion(values - result, noise, wide, _CERTAINTY, groups) * (narrow - result)
-    sure = _share_of_motion(values - narrow, noise, _FOLLOWING, _CERTAINTY_NARROW, groups)
+    result = result + _share_of_motion(values - result, noise, most, wide, _CERTAINTY, groups) * (narrow - result)
+    sure = _share_of_motion(values - narrow, noise, most, _FOLLOWING, _CERTAINTY_NARROW, groups)
     return result + sure * (values - narrow)
 
 
-def _share_of_motion(deviation: np.ndarray, noise: np.ndarray, window: np.ndarray, certainty: float,
+def _share_of_motion(deviation: np.ndarray, noise: np.ndarray, most: float, window: np.ndarray, certainty: float,
                      groups: np.ndarray | None) -> np.ndarray:
-    """(N, C) 0..1: how far the deviation (N, C) from an average over a window is motion, and not the noise (C,)."""
+    """(N, C) 0..1: how far the deviation (N, C) from an average over a window is motion, and not the noise (C,), of which no more than `most` is."""
     # White noise leaves this share of its variance in the deviation from its own average.
-    floor = noise ** 2 * (1 - 2 * window[len(window) // 2] + (window ** 2).sum())
+    left = 1 - 2 * window[len(window) // 2] + (window ** 2).sum()
+    floor = np.minimum(noise, most) ** 2 * left
     power = deviation ** 2
     # Errors of a network on compressed video are not quite white: how far they wander shows in the calmer part of the take.
     near = gaussian(max(len(window) / 17, 1.0))
-    floor = np.clip(np.quantile(convolve(power, near), _CALM, axis=0), floor, _WANDERING * floor)
+    floor = np.clip(np.quantile(convolve(power, near), _CALM, axis=0), floor, np.minimum(_WANDERING * floor, _MOST_WANDERING * most ** 2 * left))
     if groups is not None:
         members = (groups[:, None] == np.unique(groups)).astype(np.float64)
         # In units of its own noise each column counts alike.
