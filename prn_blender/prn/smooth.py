@@ -19,11 +19,12 @@ _MOST_WANDERING = 2.0       # and how much stronger than the most that is noise 
 _FOLLOWING = np.array([-3, 12, 17, 12, -3]) / 35
 
 
-def smooth(values: np.ndarray, fps: float, seconds: float, groups: np.ndarray | None = None, most: float = np.inf) -> np.ndarray:
+def smooth(values: np.ndarray, fps: float, seconds: float, groups: np.ndarray | None = None,
+           most: float | np.ndarray = np.inf) -> np.ndarray:
     """Values (N, C), one row a frame, smoothed over a window of so many seconds (the standard deviation of its Gauss).
 
     groups (C,) int: columns of one group are followed together, as parts of one motion; by default each on its own.
-    most: noise has no larger standard deviation than this; who dances throughout a take would be thought to tremble. seconds 0 gives the
+    most: noise has no larger standard deviation than this, or these (C,); who dances throughout a take would be thought to tremble. seconds 0 gives the
     values back. The ends are continued by reflection about the end's own value.
     """
     values = np.asarray(values, np.float64)
@@ -41,7 +42,7 @@ def smooth(values: np.ndarray, fps: float, seconds: float, groups: np.ndarray | 
     return result + sure * (values - narrow)
 
 
-def _share_of_motion(deviation: np.ndarray, noise: np.ndarray, most: float, window: np.ndarray, certainty: float,
+def _share_of_motion(deviation: np.ndarray, noise: np.ndarray, most: float | np.ndarray, window: np.ndarray, certainty: float,
                      groups: np.ndarray | None) -> np.ndarray:
     """(N, C) 0..1: how far the deviation (N, C) from an average over a window is motion, and not the noise (C,), of which no more than `most` is."""
     # White noise leaves this share of its variance in the deviation from its own average.

@@ -12,12 +12,16 @@ from .smooth import rotation_vectors, rotations_of, smooth
 from .take import Smoothing
 
 BRIDGED = 0.5               # seconds: gaps up to this are interpolated, longer ones are left out
-# How far a head's pose trembles at most, from frame to frame (standard deviations), by its size in pixels per metre: what the network adds, and what
-# comes of pixels. Measured on rendered takes with faces of 20 to 150 pixels, clean, compressed and with a camera's noise: half to all of these.
+# How far a head's pose and a face's weights tremble at most, from frame to frame (standard deviations), by the head's size in pixels per metre: what the
+# network adds, and what comes of pixels. Measured on rendered takes with faces of 20 to 150 pixels, clean, compressed and with a camera's noise: half
+# to all of these. What is more is motion: a head that never stands still, and speech, which does not either.
 _TURNS = np.radians(0.25), np.radians(200)     # radians, and radians times pixels per metre
 _SHIFTS = 0.12, 0.00012     # pixels, and metres
 _GROWTH = 0.003, 1.5        # of the logarithm of the size
+_WEIGHTS = 0.004, 1.6       # of 0..1, of the shapes that speech moves; others are slow, and smoothed as they need it
 EYE_SHAPES = np.array([name.startswith("eye") for name in ARKIT_NAMES])
+_SPEECH = np.array([name.startswith(("jaw", "mouthClose", "mouthFunnel", "mouthPucker", "mouthRoll", "mouthPress", "mouthLowerDown", "mouthUpperUp"))
+                    for name in ARKIT_NAMES])
 
 
 class TimeGrid:
@@ -85,7 +89,8 @@ def smoothed(grid: TimeGrid, rotation: np.ndarray, translation: np.ndarray, scal
         scale[piece] = np.exp(smooth(np.log(scale[piece])[:, None], grid.fps, head, most=_GROWTH[0] + _GROWTH[1] / size))[:, 0]
         if weights.shape[1]:
             weights[piece, EYE_SHAPES] = smooth(weights[piece, EYE_SHAPES], grid.fps, eyes)
-            weights[piece, ~EYE_SHAPES] = smooth(weights[piece, ~EYE_SHAPES], grid.fps, face)
+            most = np.where(_SPEECH, _WEIGHTS[0] + _WEIGHTS[1] / size, np.inf)
+            weights[piece, ~EYE_SHAPES] = smooth(weights[piece, ~EYE_SHAPES], grid.fps, face, most=most[~EYE_SHAPES])
         details[piece] = smooth(details[piece], grid.fps, face)
     # In gaps the last seen values are held: no motion is better than an invented one.
     held = np.maximum.accumulate(np.where(grid.seen, np.arange(len(grid.seen)), 0))
