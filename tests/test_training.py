@@ -10,8 +10,8 @@ import torch
 from prn_blender.prn import contact
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.blinks import LIDS
-from prn_blender.prn.look import VIEWS
 from prn_blender.prn.image_io import load_image
+from prn_blender.prn.look import VIEWS
 from prn_blender.prn.position_map import load_topology
 from training import shut_eyes, taught
 from training.augment import Dice, compressed, crop_transforms, degraded, occluded, placed, warped

@@ -22,18 +22,13 @@ from prn_blender.prn.position_map import sample
 from prn_blender.prn.weights import load_bundle
 from training.cache import default_cache
 from training.kit import Kit
-from training.measure import EYES, MOUTH, SCORED, correlation, opening
+from training.measure import SCORED, correlation, openings_of
 from training.mediapipe_again import as_image, asked, landmarker, scores_of
 from training.photographs import IBUG_FROM_MEDIAPIPE, Photographs
 
 BORDER = 40         # pixels that are put round a photograph: MediaPipe finds no face that touches the edge
 SURE = 0.3          # MediaPipe's confidence from which a face is one: they all are
 SWAPPED = 1, 0, 2   # the openings of a mirrored face
-
-
-def openings(points: np.ndarray) -> list[float]:
-    """Both eyes and the mouth of (478, 3) points."""
-    return [opening(points, *eye) for eye in EYES] + [opening(points, *MOUTH)]
 
 
 def main() -> None:
@@ -52,15 +47,15 @@ def main() -> None:
             landmarker("IMAGE", SURE) as marker:
         def points_of(picture: np.ndarray) -> list[float] | None:
             found = mesh.process(picture).multi_face_landmarks
-            return openings(np.array([[point.x, point.y, point.z] for point in found[0].landmark]) * len(picture)) if found else None
+            return openings_of(np.array([[point.x, point.y, point.z] for point in found[0].landmark]) * len(picture)) if found else None
 
         for index in range(count):
             picture, truth = photographs.pixels[photographs.chosen[index]], photographs.points[index]
             crop = crop_from_landmarks(truth[IBUG_FROM_MEDIAPIPE])
             raw, expression = (part[0] for part in run_network(picture, [crop], engine))
             scores = photographs.expression[index] if scored[index] else np.full(len(ARKIT_NAMES), np.nan)
-            label.append([*openings(truth), *scores[columns]])
-            ours.append([*openings(sample(crop.to_image(raw), texels)), *expression[columns]])
+            label.append([*openings_of(truth), *scores[columns]])
+            ours.append([*openings_of(sample(crop.to_image(raw), texels)), *expression[columns]])
             bordered = cv2.copyMakeBorder(picture, *[BORDER] * 4, cv2.BORDER_REPLICATE)
             again.append(np.concatenate([asked(points_of, bordered, SWAPPED, rng), asked(
                 lambda shown: scores_of(marker.detect(as_image(shown))), bordered, MIRRORED, rng)[:, columns]], 1))

@@ -137,6 +137,11 @@ def opening(points: np.ndarray, pairs: tuple, corners: tuple[int, int]) -> float
     return gap / np.linalg.norm(points[corners[0]] - points[corners[1]])
 
 
+def openings_of(points: np.ndarray) -> list[float]:
+    """Both eyes and the mouth of (478, 3) points."""
+    return [opening(points, *eye) for eye in EYES] + [opening(points, *MOUTH)]
+
+
 def measure_photographs(photographs: Photographs, kit: Kit, engine: OnnxEngine) -> dict[str, Any]:
     """Against MediaPipe's points and scores: error by group, openings, expression weights. Raw map and fitted surface.
 
@@ -154,12 +159,12 @@ def measure_photographs(photographs: Photographs, kit: Kit, engine: OnnxEngine) 
         fit = fit_face(raw, expression, kit.topology)
         known = truth[photographs.usable, :2]
         extent = np.sqrt(np.prod(np.ptp(known, axis=0)))
-        openings["mediapipe"].append([opening(truth, *EYES[0]), opening(truth, *EYES[1]), opening(truth, *MOUTH)])
+        openings["mediapipe"].append(openings_of(truth))
         for surface, position_map in (("raw", raw), ("fitted", fit.position_map)):
             points = sample(crop.to_image(position_map), texels)
             found = np.linalg.norm(points[photographs.usable, :2] - known, axis=1)
             errors[surface].append(100 * found.mean() / extent)
-            openings[surface].append([opening(points, *EYES[0]), opening(points, *EYES[1]), opening(points, *MOUTH)])
+            openings[surface].append(openings_of(points))
         weights["network"].append(expression)
         weights["fitted"].append(fit.expression)
     figures: dict[str, Any] = {"photographs": len(photographs)}

@@ -27,8 +27,8 @@ def asked(read: Callable[[np.ndarray], Sequence[float] | None], picture: np.ndar
     """
     rows = []
     for run in range(RUNS):
-        shown = picture[:, ::-1] if run % 2 else picture
-        found = read(np.ascontiguousarray(shown if run < 2 else _changed(shown, rng)))
+        shown = np.ascontiguousarray(picture[:, ::-1]) if run % 2 else picture
+        found = read(shown if run < 2 else _changed(shown, rng))
         values = np.full(len(swapped), np.nan) if found is None else np.array(found)
         rows.append(values[list(swapped)] if run % 2 else values)
     return np.array(rows)
@@ -39,9 +39,9 @@ def _changed(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     height, width = picture.shape[:2]
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), rng.normal(0, 6), np.exp(rng.normal(-0.1, 0.1)))
     matrix[:, 2] += rng.normal(0, 6, 2)
-    turned = cv2.warpAffine(np.ascontiguousarray(picture), matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    turned = cv2.warpAffine(picture, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
     coded = cv2.imencode(".jpg", turned[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 60])[1]
-    return cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1]
+    return cv2.cvtColor(cv2.imdecode(coded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def landmarker(mode: str, confidence: float = 0.5) -> vision.FaceLandmarker:
@@ -54,7 +54,7 @@ def landmarker(mode: str, confidence: float = 0.5) -> vision.FaceLandmarker:
 
 
 def as_image(picture: np.ndarray) -> mediapipe.Image:
-    return mediapipe.Image(mediapipe.ImageFormat.SRGB, np.ascontiguousarray(picture))
+    return mediapipe.Image(mediapipe.ImageFormat.SRGB, picture)
 
 
 def scores_of(result: Any) -> np.ndarray | None:

@@ -94,7 +94,7 @@ class People:
                                 [(rng.integers(2), rng.integers(2, PICTURES)) for _ in range(2)],
                                 rng.integers(2, PICTURES, (2, 2))])
         moved = [flow(mean_picture(pictures[:2]) if first == REST else pictures[first], pictures[second]) for first, second in pairs]
-        return {"pictures": pictures, "maps": np.stack([laid_out(one, self.space) for one in offsets]).astype(np.float16),
+        return {"pictures": pictures, "maps": laid_out(offsets, self.space).astype(np.float16),
                 "network": network.astype(np.float16), "weights": weights.astype(np.float16),
                 "rotations": poses[1][:, :2].reshape(PICTURES, 6).astype(np.float16), "pairs": pairs.astype(np.int8),
                 "motion": np.stack([motion for motion, _ in moved]).astype(np.float16),

@@ -54,10 +54,10 @@ class Compared:
 
     def frames(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Of recorded frames (B,): their maps' offsets (B, 3, cells), the skin's `flow` from rest, and what the reader says, change and spread (B, 52)."""
-        own = metres(self.offsets[numbers])
-        motion, unlike = (np.stack(values) for values in zip(*(flow(self.reference, np.array(self.pictures[number])) for number in numbers)))
+        own, pictures = metres(self.offsets[numbers]), np.array(self.pictures[numbers])
+        motion, unlike = (np.stack(values) for values in zip(*(flow(self.reference, shown) for shown in pictures)))
         change, spread = self.reader.read({
-            "picture": self.pictures[numbers][:, *WINDOW], "motion": motion, "unlike": unlike, "weights": self.expressions[numbers],
+            "picture": pictures[:, *WINDOW], "motion": motion, "unlike": unlike, "weights": self.expressions[numbers],
             "map": laid_out(own, self.space), "rotation": self.turns[numbers]}, self.of_rest)
         return own, motion, unlike, change, spread
 

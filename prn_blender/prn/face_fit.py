@@ -96,6 +96,9 @@ class ShapeSpace:
         # Ears and scalp move little with the face and are mostly guessed under hair.
         weights[topology.regions["forehead"][step // 2::step, step // 2::step].ravel()] *= 0.4
         self.cells = np.flatnonzero(mask)
+        # Which cell lies where on the grid; the number after all cells stands for none.
+        self.place = np.full((GRID, GRID), len(self.cells))
+        self.place.ravel()[self.cells] = np.arange(len(self.cells))
         self.cell_weights = weights[self.cells]
         # The solve looks at every cell of eyes, nose and mouth, and at every other one of the smooth rest.
         row, column = np.divmod(self.cells, GRID)

@@ -77,12 +77,9 @@ class SkinMotion:
         self.views = (scale[:, None, None] * rotation).astype(np.float32)       # (N, 3, 3) head to pixels
         self.mean = space.small_mean[space.cells].T.astype(np.float32)
         self.at_rest = resting.mean(0)
-        place = np.full((GRID, GRID), len(space.cells))
-        place.ravel()[space.cells] = np.arange(len(space.cells))
         rows, columns = _CELLS
-        # Which cell lies where in the window and just round it; the number after all cells stands for none.
-        self.places = place[rows.start - 1:rows.stop + 1, columns.start - 1:columns.stop + 1]
-        inside = (place < len(space.cells)).astype(np.uint8)
+        self.places = space.place[rows.start - 1:rows.stop + 1, columns.start - 1:columns.stop + 1]   # in the window and just round it
+        inside = (space.place < len(space.cells)).astype(np.uint8)
         # A cell's slopes need its neighbours.
         self.inner = cv2.erode(inside, np.ones((3, 3), np.uint8))[_CELLS].astype(np.float32)
         self.facing = self.inner * self._facing(*self._slopes(rest, resting)).mean(0)
@@ -166,8 +163,8 @@ class SkinMotion:
         basis *= inlier[:, None]
         normal, right = basis @ basis.swapaxes(1, 2), (basis @ (seen * inlier)[..., None])[..., 0]
         carried = np.linalg.solve(normal[:, n:, n:] + free, np.concatenate([normal[:, n:, :n], right[:, n:, None]], 2))
-        across = normal[:, :n, n:]
-        return normal[:, :n, :n] - across @ carried[..., :n], right[:, :n] - (across @ carried[..., n:])[..., 0]
+        coupled = normal[:, :n, n:]
+        return normal[:, :n, :n] - coupled @ carried[..., :n], right[:, :n] - (coupled @ carried[..., n:])[..., 0]
 
     def _slopes(self, frames: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(B, 3, 56, 48) twice: how far one step to the right and one down in the layout lead, pixels, in the window; nonsense beside the face."""

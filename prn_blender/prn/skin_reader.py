@@ -33,11 +33,9 @@ _BLANK = 3.0
 
 def laid_out(offsets: np.ndarray, space: ShapeSpace) -> np.ndarray:
     """(..., 28, 24, 3) float32 maps' offsets from the mean head (..., 3, cells), metres, in the window at half the grid's size."""
-    place = np.full(GRID * GRID, len(space.cells))
-    place[space.cells] = np.arange(len(space.cells))
     rows, columns = _QUARTER
-    blocks = place.reshape(GRID // 2, 2, GRID // 2, 2)[rows, :, columns]
-    # The place after all cells is where there is none.
+    blocks = space.place.reshape(GRID // 2, 2, GRID // 2, 2)[rows, :, columns]
+    # The number after all cells, where there is none, is that of a zero.
     offsets = np.concatenate([offsets, np.zeros((*offsets.shape[:-1], 1), np.float32)], -1)
     total = sum(offsets.take(blocks[:, row, :, column], -1) for row in (0, 1) for column in (0, 1))
     return np.moveaxis(total, -3, -1) / 4

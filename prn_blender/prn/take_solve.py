@@ -69,7 +69,7 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
         if neutral_frame is not None:
             candidates = candidates[:0]
         compared = compared_at_rest(recorder, good, grid, known, weights, calm, candidates, unrest)
-        moved, weights = with_skin(compared, good, grid, read, weights, followed)
+        moved, weights = with_skin(compared, read, weights, followed)
         offsets = grid.resample(moved)
         calm = _calmest(weights, recorder, grid, neutral_frame)
     expressions = space.basis[space.identities:].reshape(52, CELLS, 3)

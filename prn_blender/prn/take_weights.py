@@ -18,7 +18,7 @@ from .face_fit import MOTIONS, ShapeSpace
 from .skin_reader import NOT_ASKED, shows
 from .stored_offsets import STORED, stored
 from .threads import in_blocks
-from .time_grid import EYE_SHAPES, TimeGrid
+from .time_grid import EYE_SHAPES
 
 _ROUNDS = 3                 # of solving for the identity and for the expressions in turn
 _WORTH = 40.0               # a take's frames err together: however many, they count as these few against the identity's prior
@@ -59,10 +59,11 @@ def identity_and_reading(space: ShapeSpace, right: np.ndarray, prior: np.ndarray
     return identity, read, weights
 
 
-def with_skin(compared: Compared, good: np.ndarray, grid: TimeGrid, read: _Reading, weights: np.ndarray,
+def with_skin(compared: Compared, read: _Reading, weights: np.ndarray,
               followed: Callable[[int, int], None] | None) -> tuple[np.ndarray, np.ndarray]:
     """(M, 3, cells) the good frames' offsets where the skin has been followed, as they are stored, and the weights (N, 52) that it tells."""
-    skin, count = compared.skin(), len(good)
+    good, grid, skin = compared.good, compared.grid, compared.skin()
+    count = len(good)
     moved = np.memmap(tempfile.TemporaryFile(prefix="prn-take-"), STORED, "w+", shape=(count, *compared.offsets.shape[1:]))
     normal, right = np.empty((count, 52, 52), np.float32), np.empty((count, 52), np.float32)
     change, spread = np.empty((2, count, 52), np.float32)

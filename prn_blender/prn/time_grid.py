@@ -82,15 +82,14 @@ def smoothed(grid: TimeGrid, rotation: np.ndarray, translation: np.ndarray, scal
     head, face, eyes = strength.head * Smoothing.HEAD, strength.face * Smoothing.FACE, strength.eyes * Smoothing.EYES
     for piece in grid.pieces():
         middle, vectors = rotation_vectors(rotation[piece])
-        size = float(np.median(scale[piece]))
-        together = np.zeros(3, int)
+        size, together = float(np.median(scale[piece])), np.zeros(3, int)
         rotation[piece] = rotations_of(middle, smooth(vectors, grid.fps, head, together, _TURNS[0] + _TURNS[1] / size))
         translation[piece] = smooth(translation[piece], grid.fps, head, together, _SHIFTS[0] + _SHIFTS[1] * size)
         scale[piece] = np.exp(smooth(np.log(scale[piece])[:, None], grid.fps, head, most=_GROWTH[0] + _GROWTH[1] / size))[:, 0]
         if weights.shape[1]:
             weights[piece, EYE_SHAPES] = smooth(weights[piece, EYE_SHAPES], grid.fps, eyes)
-            most = np.where(_SPEECH, _WEIGHTS[0] + _WEIGHTS[1] / size, np.inf)
-            weights[piece, ~EYE_SHAPES] = smooth(weights[piece, ~EYE_SHAPES], grid.fps, face, most=most[~EYE_SHAPES])
+            most = np.where(_SPEECH[~EYE_SHAPES], _WEIGHTS[0] + _WEIGHTS[1] / size, np.inf)
+            weights[piece, ~EYE_SHAPES] = smooth(weights[piece, ~EYE_SHAPES], grid.fps, face, most=most)
         details[piece] = smooth(details[piece], grid.fps, face)
     # In gaps the last seen values are held: no motion is better than an invented one.
     held = np.maximum.accumulate(np.where(grid.seen, np.arange(len(grid.seen)), 0))
