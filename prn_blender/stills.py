@@ -103,7 +103,7 @@ def _look(picture: Picture, report: Report) -> Looked:
     image = load_image(picture.path) if picture.frame is None else read_frame(picture.path, picture.frame)
     loaded = time.perf_counter()
     report("Looking for faces", 0.1)
-    boxes = detect_faces(image)
+    boxes = detect_faces(image, lying=True)
     return Looked(image, boxes, {"load": loaded - started, "detect": time.perf_counter() - loaded})
 
 

@@ -1,9 +1,10 @@
 """Crops carry points there and back exactly, show what lies there, and do not alias."""
 
+import cv2
 import numpy as np
 import pytest
 
-from prn_blender.prn.crop import Crop, crop_from_face_box, crop_from_landmark_box, face_square
+from prn_blender.prn.crop import Crop, crop_from_face_box, crop_from_landmark_box, crop_from_landmarks, face_square, roll_of, turn
 from prn_blender.prn.detector import FaceBox
 
 
@@ -30,14 +31,41 @@ def test_there_and_back():
     np.testing.assert_allclose(crop.to_image(np.array([0, 0, 0.5])), [123.4, 56.7, 44.5], rtol=1e-6)
 
 
+def test_a_leaning_crop_goes_there_and_back_and_leans_clockwise():
+    crop = Crop(100.0, 50.0, 80.0, 30.0)
+    points = np.random.default_rng(0).normal(0, 0.4, (5, 3))
+    np.testing.assert_allclose(crop.from_image(crop.to_image(points)), points, atol=1e-5)
+    # Its upper end has gone to the viewer's right.
+    np.testing.assert_allclose(crop.to_image(np.array([0, -0.5, 0.25])), [100 + 40 * 0.5, 50 - 40 * np.sqrt(0.75), 20], rtol=1e-6)
+
+
+@pytest.mark.parametrize("roll", [-170.0, -35.0, 0.0, 90.0])
+def test_the_crop_of_a_leaning_face_is_that_of_the_upright_one_turned(roll):
+    upright = np.random.default_rng(1).uniform((40, 60), (130, 190), (68, 2))
+    expected, leaning = crop_from_landmarks(upright), crop_from_landmarks(upright @ turn(roll)[:2, :2].T, roll=roll)
+    assert leaning.side == pytest.approx(expected.side) and leaning.roll == roll
+    assert (leaning.center_x, leaning.center_y) == pytest.approx(tuple(turn(roll)[:2, :2] @ (expected.center_x, expected.center_y)))
+
+
+@pytest.mark.parametrize("roll", [-170.0, -35.0, 0.0, 90.0])
+def test_how_a_head_leans_is_told_from_its_rotation(roll):
+    def about(axis, degrees):
+        return cv2.Rodrigues(np.deg2rad(degrees) * np.array(axis, float))[0]
+    facing = about((1, 0, 0), 25) @ about((0, 1, 0), -60)
+    assert roll_of(turn(roll) @ facing) == pytest.approx(roll)
+    assert roll_of(turn(roll) @ about((1, 0, 0), 85)) == 0      # it shows its chin, or its crown
+
+
+@pytest.mark.parametrize("roll", [0.0, 40.0])
 @pytest.mark.parametrize("snapped", [False, True])
 @pytest.mark.parametrize("side", [40.0, 64.0, 100.0, 180.0])
 @pytest.mark.parametrize("size", [64, 128])
-def test_a_texel_shows_the_point_it_stands_for(side, size, snapped):
-    crop = Crop(121.3, 117.8, side)
+def test_a_texel_shows_the_point_it_stands_for(side, size, snapped, roll):
+    # As far from the edges as one that leans reaches.
+    crop = Crop(131.3, 129.8, side, roll)
     if snapped:
         crop = crop.snapped(size)
-    cut = crop.cut(wavy(240, 240), size)
+    cut = crop.cut(wavy(262, 262), size)
     assert cut.shape == (size, size, 3) and cut.dtype == np.float32
     rows, columns = np.mgrid[:size, :size]
     texels = np.stack([(columns + 0.5) / size - 0.5, (rows + 0.5) / size - 0.5, np.zeros((size, size))], 2)
@@ -110,7 +138,11 @@ def test_crop_from_a_detected_box():
     assert crop.center_y == pytest.approx(275)
 
 
-def test_a_crops_face_square_is_the_detectors_box():
-    box = FaceBox(30, -20, 116, 116, 1.0)
-    square = face_square(crop_from_face_box(box))
-    assert (square.center_x, square.center_y, square.side) == pytest.approx((88, 38, 116))
+@pytest.mark.parametrize("roll", [0.0, 90.0])
+def test_a_crops_face_square_is_the_detectors_box(roll):
+    box = FaceBox(30, -20, 116, 116, 1.0, roll)
+    crop = crop_from_face_box(box)
+    square = face_square(crop)
+    assert (square.center_x, square.center_y, square.side, square.roll) == pytest.approx((88, 38, 116, roll))
+    # Chins lie below brows: of a face that lies on its side, with its brows to the right, to the left of them.
+    assert (crop.center_x, crop.center_y) == pytest.approx((88, 55) if roll == 0 else (71, 38))

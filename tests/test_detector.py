@@ -123,11 +123,24 @@ def pictures_without_a_face() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("kind", list(pictures_without_a_face()))
 def test_no_face(kind):
-    assert detect_faces(pictures_without_a_face()[kind]) == []
+    assert detect_faces(pictures_without_a_face()[kind], lying=True) == []
 
 
 def test_the_suit_alone_is_no_face(astronaut):
-    assert detect_faces(astronaut[230:]) == []
+    assert detect_faces(astronaut[230:], lying=True) == []
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_lying_face_is_found_where_it_is_asked_for(astronaut, quarters):
+    """The box lies where the upright picture's does, turned with the picture, and says how the face leans."""
+    picture = cv2.copyMakeBorder(astronaut, 0, 40, 0, 90, cv2.BORDER_REPLICATE)     # neither square nor in its middle
+    upright, lying = detect_faces(picture)[0], detect_faces(np.ascontiguousarray(np.rot90(picture, -quarters)), lying=True)[0]
+    height, width = picture.shape[:2]
+    x, y = upright.x + upright.width / 2, upright.y + upright.height / 2
+    expected = {1: (height - y, x), 2: (width - x, height - y), 3: (y, width - x)}[quarters]
+    found = lying.x + lying.width / 2, lying.y + lying.height / 2
+    assert lying.roll % 360 == 90 * quarters and np.abs(np.subtract(found, expected)).max() < 0.1 * upright.width
+    assert abs(np.log(lying.width * lying.height / (upright.width * upright.height))) < 0.2
 
 
 def test_threads_do_not_disturb_each_other(astronaut):

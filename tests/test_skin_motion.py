@@ -149,6 +149,8 @@ def test_a_picture_is_laid_out_as_the_map_however_large_the_frame():
     assert small.shape == (PICTURE, PICTURE)
     expected = cv2.cvtColor(crop.cut(image, PICTURE), cv2.COLOR_RGB2GRAY) * 255
     assert np.abs(small - expected).mean() < 3
+    leaning = Crop(325, 236, 240, 25)
+    assert np.abs(picture(image, leaning, leaning.from_image(crop.to_image(flat))).astype(float) - small).mean() < 0.5
     large = picture(cv2.resize(image, None, fx=4, fy=4, interpolation=cv2.INTER_LINEAR), Crop(1281.5, 961.5, 1024), flat)
     assert np.abs(large.astype(float) - small).mean() < 2
 

@@ -90,7 +90,7 @@ def capture_image(
     started = time.perf_counter()
     image, name = _picture(source)
     loaded = time.perf_counter()
-    boxes = _choose(detect_faces(image) if boxes is None else boxes, faces, name)
+    boxes = _choose(detect_faces(image, lying=True) if boxes is None else boxes, faces, name)
     detected = time.perf_counter()
     engine = engine or open_engine()
     crops, maps, expressions = look_twice(image, [crop_from_face_box(box, engine.bundle.crop) for box in boxes], engine)
@@ -164,7 +164,7 @@ def place_face(
         surface = "raw"
         seen = sample(raw_crop_map, topology.reference_texels).astype(np.float64)
         scale, rotation, translation = face_fit.similarity(topology.reference_points, seen, np.ones(len(seen)))
-    scale, translation = scale * crop.side, crop.to_image(translation).astype(np.float64)
+    scale, rotation, translation = scale * crop.side, crop.turn @ rotation, crop.to_image(translation).astype(np.float64)
     fitted = time.perf_counter()
 
     head_map = ((position_map - translation) @ rotation / scale).astype(np.float32)

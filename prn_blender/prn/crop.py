@@ -1,7 +1,7 @@
 """The square that the network sees: face box -> crop -> image, both ways.
 
 Image frame: pixels, x right, y down, z away from the camera in the same scale, pixel centres at integers.
-Crop frame: origin at the crop's centre, x right, y down, z away, one unit = the crop's side.
+Crop frame: origin at the crop's centre, x right, y down, z away, one unit = the crop's side; it leans as the crop does.
 Needs numpy and OpenCV; touches no files.
 """
 
@@ -43,15 +43,22 @@ OUR_CROP = CropConvention()
 # the noise, and symmetry says 0.
 LANDMARK_SIZE_PER_FACE_BOX = 1 / 1.16
 LANDMARK_CENTER_FROM_FACE_BOX = (0.0, 0.17)
+_LEANING = 0.5  # how much of a head's axis has to lie in the image's plane, for it to lean in it
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A square of the image, upright; it may reach beyond the image's edges. All in pixels of the image frame."""
+    """A square of the image; it may reach beyond the image's edges. In pixels of the image frame, and degrees."""
 
     center_x: float
     center_y: float
     side: float
+    roll: float = 0.0  # how far it leans, with the head in it, clockwise as the viewer sees it
+
+    @property
+    def turn(self) -> np.ndarray:
+        """(3, 3) the rotation from the crop's axes to the image's."""
+        return turn(self.roll)
 
     def cut(self, image: np.ndarray, size: int) -> np.ndarray:
         """What the network is given of an image: `pixels` as (size, size, 3) float32 RGB in 0..1."""
@@ -63,54 +70,63 @@ class Crop:
         image: (H, W, 3) uint8 RGB. Returns (size, size, 3) uint8 RGB. Beyond the image's edges its border pixels are repeated.
         Texel (row, column) shows the crop point ((column + 0.5) / size - 0.5, (row + 0.5) / size - 0.5).
         """
-        left = self.center_x - self.side / 2
-        top = self.center_y - self.side / 2
         step = self.side / size  # pixels a texel
         # Shrinking has to average pixels, or fine patterns alias. Whole blocks are averaged quickly, and the rest is at most 1.5.
         block = max(1, round(step))
         # A pixel reaches half a pixel to either side of its centre.
-        x, y = left + 0.5, top + 0.5
-        if x >= 0 and y >= 0 and x + self.side <= image.shape[1] and y + self.side <= image.shape[0] and \
+        x, y = self.center_x - self.side / 2 + 0.5, self.center_y - self.side / 2 + 0.5
+        if not self.roll and x >= 0 and y >= 0 and x + self.side <= image.shape[1] and y + self.side <= image.shape[0] and \
                 x % 1 == y % 1 == self.side % block == 0:
             x, y, side = int(x), int(y), int(self.side)
             part = _averaged(image[y:y + side, x:x + side], block)
             return cv2.resize(part, (size, size), interpolation=cv2.INTER_LINEAR)
-        part, (x0, y0) = self.part_of(image, int(np.ceil(2 * step)) + 2, block)
-        # Pixel p has its centre at p, so that p + 0.5 counts from the edge; the same holds for the shrunk part.
-        matrix = np.array(
-            [
-                [step / block, 0, (left + 0.5 * step + 0.5 - x0) / block - 0.5],
-                [0, step / block, (top + 0.5 * step + 0.5 - y0) / block - 0.5],
-            ]
-        )
+        part, matrix = self.part_of(image, int(np.ceil(2 * step)) + 2, block)
+        texels = np.array([[1 / size, 0, 0.5 / size - 0.5], [0, 1 / size, 0.5 / size - 0.5], [0, 0, 0], [0, 0, 1]])     # to the crop frame
         return cv2.warpAffine(
-            part, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
+            part, matrix @ texels, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
         )
 
     def snapped(self, size: int) -> Crop:
-        """The nearest square of whole pixels, at most half a pixel off, which is cut to `size` in a third of the time."""
+        """The nearest square of whole pixels, at most half a pixel off, which is cut to `size` in a third of the time; one that leans is left as it is."""
+        if self.roll:
+            return self
         block = max(1, round(self.side / size))
         side = block * max(1, round(self.side / block))
         return Crop(round(self.center_x - side / 2 + 0.5) - 0.5 + side / 2, round(self.center_y - side / 2 + 0.5) - 0.5 + side / 2, side)
 
-    def part_of(self, image: np.ndarray, margin: int, block: int) -> tuple[np.ndarray, tuple[int, int]]:
-        """The part of an image (H, W, 3) that the square and a margin round it touch, each block x block pixels averaged into one; and
-        its left and top edge, pixels of the image. A photograph may be a hundred times as large."""
+    def part_of(self, image: np.ndarray, margin: int, block: int) -> tuple[np.ndarray, np.ndarray]:
+        """The part of an image (H, W, 3) that the square and a margin of pixels round it touch, each block x block pixels averaged into one;
+        and (2, 4) what takes homogeneous points of the crop frame to the part's pixels. A photograph may be a hundred times as large."""
         height, width = image.shape[:2]
-        left, top = self.center_x - self.side / 2 - margin, self.center_y - self.side / 2 - margin
-        x0, x1 = _span(left, left + self.side + 2 * margin, width, block)
-        y0, y1 = _span(top, top + self.side + 2 * margin, height, block)
-        return _averaged(image[y0:y1, x0:x1], block), (x0, y0)
+        away = self.side / 2 * np.abs(self.turn[:2, :2]).sum(1) + margin    # a square that leans reaches further
+        x0, x1 = _span(self.center_x - away[0], self.center_x + away[0], width, block)
+        y0, y1 = _span(self.center_y - away[1], self.center_y + away[1], height, block)
+        # Pixel p has its centre at p, so that p + 0.5 counts from the edge; the same holds for the shrunk part.
+        corner = (np.array([self.center_x - x0, self.center_y - y0]) + 0.5) / block - 0.5
+        return _averaged(image[y0:y1, x0:x1], block), np.column_stack([self.turn[:2] * (self.side / block), corner])
 
     def to_image(self, points: np.ndarray) -> np.ndarray:
         """Carry points (..., 3) from the crop frame to the image frame (z is scaled like x and y). Returns float32."""
         offset = np.array([self.center_x, self.center_y, 0.0])
-        return (np.asarray(points, np.float64) * self.side + offset).astype(np.float32)
+        return (np.asarray(points, np.float64) @ (self.side * self.turn.T) + offset).astype(np.float32)
 
     def from_image(self, points: np.ndarray) -> np.ndarray:
         """Carry points (..., 3) from the image frame to the crop frame: the inverse of `to_image`. Returns float32."""
         offset = np.array([self.center_x, self.center_y, 0.0])
-        return ((np.asarray(points, np.float64) - offset) / self.side).astype(np.float32)
+        return ((np.asarray(points, np.float64) - offset) @ (self.turn / self.side)).astype(np.float32)
+
+
+def turn(roll: float) -> np.ndarray:
+    """(3, 3) the rotation by `roll` degrees in the image's plane, clockwise as the viewer sees it."""
+    sine, cosine = np.sin(np.deg2rad(roll)), np.cos(np.deg2rad(roll))
+    return np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
+
+
+def roll_of(rotation: np.ndarray) -> float:
+    """How far a head leans in the image's plane, degrees, clockwise as the viewer sees it; rotation (3, 3) head to image. 0 of a head that
+    shows the camera its crown or the underside of its chin: it leans nowhere."""
+    x, y = rotation[:2, 1]      # the head's downward axis
+    return float(np.rad2deg(np.arctan2(-x, y))) if x * x + y * y > _LEANING ** 2 else 0.0
 
 
 def _averaged(part: np.ndarray, block: int) -> np.ndarray:
@@ -137,26 +153,23 @@ def crop_from_landmark_box(x_min: float, y_min: float, x_max: float, y_max: floa
     return Crop((x_min + x_max) / 2, (y_min + y_max) / 2, convention.side * size)
 
 
-def crop_from_landmarks(points: np.ndarray, convention: CropConvention = OUR_CROP) -> Crop:
-    """The crop round the 68 landmarks themselves: points (68, 2) or (68, 3), image frame."""
-    return crop_from_landmark_box(*points[:, :2].min(0), *points[:, :2].max(0), convention)
+def crop_from_landmarks(points: np.ndarray, convention: CropConvention = OUR_CROP, roll: float = 0.0) -> Crop:
+    """The crop round the 68 landmarks themselves: points (68, 2) or (68, 3), image frame; roll: degrees by which it leans with the head."""
+    leaning = turn(roll)[:2, :2]
+    upright = points[:, :2] @ leaning
+    found = crop_from_landmark_box(*upright.min(0), *upright.max(0), convention)
+    return Crop(*(leaning @ (found.center_x, found.center_y)), found.side, roll)
 
 
 def crop_from_face_box(box: FaceBox, convention: CropConvention = OUR_CROP) -> Crop:
     """The crop round a detected face, by the measured relation between detector boxes and landmark boxes."""
     size = LANDMARK_SIZE_PER_FACE_BOX * float(np.sqrt(box.width * box.height))
-    return Crop(
-        box.x + box.width / 2 + LANDMARK_CENTER_FROM_FACE_BOX[0] * size,
-        box.y + box.height / 2 + LANDMARK_CENTER_FROM_FACE_BOX[1] * size,
-        convention.side * size,
-    )
+    beside = turn(box.roll)[:2, :2] @ LANDMARK_CENTER_FROM_FACE_BOX * size
+    return Crop(box.x + box.width / 2 + beside[0], box.y + box.height / 2 + beside[1], convention.side * size, box.roll)
 
 
 def face_square(crop: Crop) -> Crop:
     """The square where a detector's box would lie whose face has this crop: the inverse of `crop_from_face_box`, for our network."""
     size = crop.side / OUR_CROP.side
-    return Crop(
-        crop.center_x - LANDMARK_CENTER_FROM_FACE_BOX[0] * size,
-        crop.center_y - LANDMARK_CENTER_FROM_FACE_BOX[1] * size,
-        size / LANDMARK_SIZE_PER_FACE_BOX,
-    )
+    beside = crop.turn[:2, :2] @ LANDMARK_CENTER_FROM_FACE_BOX * size
+    return Crop(crop.center_x - beside[0], crop.center_y - beside[1], size / LANDMARK_SIZE_PER_FACE_BOX, crop.roll)

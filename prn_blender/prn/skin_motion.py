@@ -36,12 +36,9 @@ _CELLS = tuple(slice(part.start * GRID // PICTURE, part.stop * GRID // PICTURE) 
 
 def picture(image: np.ndarray, crop: Crop, crop_map: np.ndarray) -> np.ndarray:
     """(128, 128) uint8 grey: a frame (H, W, 3) laid out as its map (256, 256, 3 or 64, 64, 3; crop units) is."""
-    block = max(1, round(crop.side / _FINEST))
-    part, (left, top) = crop.part_of(image, int(_MARGIN * crop.side), block)
-    places = cv2.resize(crop_map, (PICTURE, PICTURE), interpolation=cv2.INTER_LINEAR)
-    corner = np.array([crop.center_x - left, crop.center_y - top]) + 0.5
-    x, y = (places[..., axis] * np.float32(crop.side / block) + np.float32(corner[axis] / block - 0.5) for axis in (0, 1))
-    return cv2.remap(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    part, matrix = crop.part_of(image, int(_MARGIN * crop.side), max(1, round(crop.side / _FINEST)))
+    places = cv2.resize(cv2.transform(crop_map, matrix), (PICTURE, PICTURE), interpolation=cv2.INTER_LINEAR)
+    return cv2.remap(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def mean_picture(pictures: np.ndarray) -> np.ndarray:

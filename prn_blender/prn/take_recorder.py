@@ -48,7 +48,7 @@ class TrackNotes:
               translation: np.ndarray) -> None:
         """What an alignment says of a noted frame; scale, rotation, translation: from the head to the crop."""
         self.errors.append(error)
-        self.poses.append((scale * face.crop.side, rotation, face.crop.to_image(translation).astype(np.float64)))
+        self.poses.append((scale * face.crop.side, face.crop.turn @ rotation, face.crop.to_image(translation).astype(np.float64)))
         self._consider(frame, face, rotation)
 
     def finish(self) -> None:
