@@ -3,11 +3,13 @@
 import itertools
 import weakref
 
+import cv2
 import numpy as np
 import pytest
 
 from clips import portrait, wall, write_movie
 from prn_blender.prn import CaptureCancelled, CaptureError, capture_video
+from prn_blender.prn.crop import turn
 from prn_blender.prn.position_map import load_topology
 from prn_blender.prn.track import CALM_BATCH
 
@@ -37,6 +39,21 @@ def test_a_sudden_jump_is_not_lost():
     found = list(capture_video(frames))
     assert all(len(frame.faces) == 1 for frame in found)
     assert landmarks(found[7].faces[0])[:, 0].mean() - landmarks(found[6].faces[0])[:, 0].mean() == pytest.approx(30, abs=4)
+
+
+def test_a_head_that_leans_further_and_further_is_seen_as_an_upright_one():
+    """From upright to 60 degrees: the landmarks turn with the picture, the crop leans with the head, and nothing of the expression changes."""
+    rolls, middle = np.linspace(0, 60, 40), np.array([160.0, 120.0])
+    frames = []
+    for roll in rolls:
+        matrix = np.column_stack([turn(roll)[:2, :2], middle - turn(roll)[:2, :2] @ middle])
+        frames.append(cv2.warpAffine(portrait(size=0.8, y=120), matrix, (320, 240), borderMode=cv2.BORDER_REPLICATE))
+    faces = [frame.faces[0] for frame in capture_video(frames)]
+    upright = np.array([(landmarks(face) - middle) @ turn(roll)[:2, :2] for face, roll in zip(faces, rolls)])
+    size = np.sqrt(np.prod(np.ptp(upright[0], axis=0)))
+    assert np.linalg.norm(upright - upright[0], axis=-1).mean(1).max() < 0.02 * size
+    assert np.abs([face.crop.roll - roll for face, roll in zip(faces, rolls)]).max() < 20
+    assert np.abs([face.expression - faces[0].expression for face in faces]).mean(1).max() < 0.035
 
 
 def test_nobody_at_first_then_a_gap_then_back():

@@ -11,14 +11,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import cv2
 import numpy as np
 
 from .ahead import ahead
-from .crop import Crop, crop_from_face_box, crop_from_landmarks, face_square
+from .crop import Crop, crop_from_face_box, crop_from_landmarks, face_square, roll_of
 from .detector import FaceBox, confirm_face, detect_faces
 from .engine import Engine, open_engine
 from .errors import CaptureCancelled
@@ -32,6 +32,8 @@ _CALM = 0.25                # a pass is calm if no crop of it was off by this sh
 MAX_FACES = 8               # followed at once
 # A crop that its own map disagrees with by more than this is cut again from the map: share of the side, and ratio.
 _OFF_CENTRE, _OFF_SIZE = 0.10, 1.15
+# Degrees by which a head may lean otherwise than its crop before that leans with it, and the steps in which crops lean.
+_ASLANT, _STEP = 12.0, 15.0
 _CHECK_SECONDS = 0.5        # between looks at whether a followed face still is one
 _SEARCH_SECONDS = 0.15      # between searches while nobody is followed
 _NEWCOMER_SECONDS = 2.0     # between searches for other faces while somebody is followed
@@ -139,7 +141,7 @@ class _Track:
         limit = _RESTLESS * np.array([self.crop.side, self.crop.side, 1.0])
         sure = np.clip(1 - (limit / np.maximum(np.abs(self.speed), 1e-9)) ** 2, 0, 1)
         x, y, growth = self.speed * sure * frames
-        wanted = Crop(self.crop.center_x + x, self.crop.center_y + y, self.crop.side * float(np.exp(growth)))
+        wanted = Crop(self.crop.center_x + x, self.crop.center_y + y, self.crop.side * float(np.exp(growth)), self.crop.roll)
         if self.looked is None or _disagreement(wanted, self.looked) > _NEAR:
             self.looked = wanted
         return self.looked
@@ -337,7 +339,10 @@ class _Tracker:
             grey = cv2.transform(cv2.resize(pictures[i], (_DETAIL, _DETAIL), interpolation=cv2.INTER_AREA).astype(np.float32), _GREY)
             sharpness = float(np.log(cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_32F))[1][0, 0] + 1e-3))
             face = TrackedFace(number, crop, maps[i], None if expressions is None else expressions[i], sharpness)
-            own = crop_from_landmarks(crop.to_image(landmarks[i]), self.engine.bundle.crop)
+            # A crop leans in steps, as each of them moves the map a little.
+            off = roll_of(rotation[i])
+            roll = crop.roll if abs(off) < _ASLANT else _STEP * float(np.round((crop.roll + off) / _STEP))
+            own = crop_from_landmarks(crop.to_image(landmarks[i]), self.engine.bundle.crop, roll)
             readings.append(_Reading(face, own, bool(misshapen[i]), grey))
         return readings
 
@@ -382,7 +387,7 @@ def is_face(image: np.ndarray, crop: Crop) -> bool:
     if confirm_face(face_square(crop).cut(image, 48)) > _CONFIRMED:
         return True
     # Not all of them lie as usual: another look, all round.
-    wide = Crop(crop.center_x, crop.center_y, 2 * crop.side)
+    wide = replace(crop, side=2 * crop.side)
     for box in detect_faces(wide.pixels(image, _WINDOW), large=True):
         found = crop_from_face_box(box)
         place = np.hypot(found.center_x - _WINDOW / 2, found.center_y - _WINDOW / 2) / (_WINDOW / 2)
@@ -399,6 +404,8 @@ def _apart(one: Crop, other: Crop, share: float = 0.5) -> bool:
 
 def _disagreement(own: Crop, crop: Crop) -> float:
     """How far a crop is from the one that its own map asks for; above 1 it is to be cut again."""
+    if own.roll != crop.roll:
+        return np.inf
     distance = np.hypot(own.center_x - crop.center_x, own.center_y - crop.center_y)
     return max(distance / (_OFF_CENTRE * crop.side), abs(np.log(own.side / crop.side)) / np.log(_OFF_SIZE))
 
