@@ -177,7 +177,7 @@ def show(pixels, faces: int) -> None:
     preview.image_pixels_float.foreach_set(pixels)
     _found.icon, _found.faces = preview.icon_id, faces
     if not faces:
-        _found.problem = rpt_("No face found: use a picture in which the face is upright, well lit and at least 40 pixels wide.")
+        _found.problem = rpt_("No face found: use a picture in which the face is well lit and at least 40 pixels wide.")
 
 
 def register() -> None:

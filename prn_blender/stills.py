@@ -114,7 +114,7 @@ def capture_still(request: StillRequest, report: Report = lambda stage, fraction
     """
     looked = look(request.picture, report)
     if not looked.boxes:
-        raise NoFaceError(f"No face found in {request.picture}: use a picture in which the face is upright, well lit and "
+        raise NoFaceError(f"No face found in {request.picture}: use a picture in which the face is well lit and "
                           f"at least 40 pixels wide.")
     report("Capturing the face", 0.5)
     key = _key(request.picture), replace(request, texture_size=0, topology="")

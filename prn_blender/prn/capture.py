@@ -118,7 +118,7 @@ def _picture(source: str | os.PathLike | np.ndarray) -> tuple[np.ndarray, str]:
 def _choose(boxes: list[FaceBox], faces: str | int, name: str) -> list[FaceBox]:
     if not boxes:
         raise NoFaceError(
-            f"No face found in {name}: use a photograph in which the face is upright, well lit and at least 40 "
+            f"No face found in {name}: use a photograph in which the face is well lit and at least 40 "
             f"pixels wide."
         )
     if faces == "all":
