@@ -22,9 +22,10 @@ from .position_map import HM08, sample
 # The sizes in which a still's crop is seen, over its own.
 VIEWS = (0.93, 1.0, 1.07)
 # The views' landmarks are apart by so many percent of the face's size, on average, where it may lie elsewhere than its crop says: 0.5 of most
-# photographs, 1.3 of one in a hundred, 1.5 to 2 of profiles. Then it is looked for all round, and if so many of those looks put it where the first one
-# did (within a share of its size; the first one again is among them), it is there; if not, the look is taken whose views agree best for the number of looks that say the same. Of 555 rendered heads kept out of training that the
-# detector found, five were seen 10 to 30 % beside their place, and all five gain; they had one witness, those that lay right three at least.
+# photographs, 1.3 of one in a hundred, 1.5 to 2 of profiles. Then it is looked for all round. If so many of those looks, the first one again among
+# them, put it where the first one did, within a share of its size, it is there; if not, the look is taken whose views agree best for the number of looks
+# that say the same. Of 555 rendered heads kept out of training that the detector found, five were seen 10 to 30 % beside their place, with one
+# witness, and all five gain; those that lay right had three at least.
 _UNSURE, _WITNESSES, _ALIKE = 2.5, 3, 0.06
 # A face that lies on its side or stands on its head is seen badly, too: from here on it is looked at turned by so many degrees as well, which counts
 # if its views are apart by half as much.
@@ -95,7 +96,7 @@ def _all_round(crop: Crop) -> Iterator[Crop]:
     for size in _SIZES:
         for x in _BESIDE:
             for y in _BESIDE:
-                yield Crop(crop.center_x + x * crop.side, crop.center_y + y * crop.side, crop.side * size)
+                yield Crop(crop.center_x + x * crop.side, crop.center_y + y * crop.side, crop.side * size, crop.roll)
 
 
 def _same(crop: Crop, found: Crop) -> bool:
@@ -104,7 +105,7 @@ def _same(crop: Crop, found: Crop) -> bool:
 
 def _alike(one: _Look, other: _Look) -> bool:
     """Whether two looks put the face in the same place."""
-    return np.linalg.norm(one.landmarks - other.landmarks, axis=1).mean() < _ALIKE * np.sqrt(np.prod(np.ptp(one.landmarks, axis=0)))
+    return np.linalg.norm(one.landmarks - other.landmarks, axis=1).mean() <= _ALIKE * np.sqrt(np.prod(np.ptp(one.landmarks, axis=0)))
 
 
 def _look(image: np.ndarray, crop: Crop, engine: Engine) -> _Look:
