@@ -66,12 +66,13 @@ def look_twice(image: np.ndarray, crops: list[Crop], engine: Engine) -> tuple[li
 
 
 def run_network(image: np.ndarray, crops: list[Crop], engine: Engine) -> tuple[np.ndarray, np.ndarray | None]:
-    """Position maps (N, 256, 256, 3) in crop units and ARKit weights (N, 52), or None, of N crops of a picture; of a network on hm08's layout the
-    means of its views."""
+    """Position maps (N, 256, 256, 3) in crop units and ARKit weights (N, 52), or None, of N crops of a picture, which stay where they are; a network on
+    hm08's layout sees each of them twice as well, the second time leaning as the head does."""
     if engine.topology.name != HM08:
         return engine.run(np.stack([crop.cut(image, engine.input_size) for crop in crops]))
-    found = [_averaged(image, crop, engine) for crop in crops]
-    return np.stack([position_map for position_map, *_ in found]), np.stack([expression for _, expression, _ in found])
+    looks = [_look(image, crop, engine, stay=True) for crop in crops]
+    maps = [crop.from_image(look.crop.to_image(look.position_map)) for crop, look in zip(crops, looks)]
+    return np.stack(maps), np.stack([look.expression for look in looks])
 
 
 def _surest(image: np.ndarray, crop: Crop, engine: Engine) -> _Look:
@@ -108,7 +109,8 @@ def _alike(one: _Look, other: _Look) -> bool:
     return np.linalg.norm(one.landmarks - other.landmarks, axis=1).mean() <= _ALIKE * np.sqrt(np.prod(np.ptp(one.landmarks, axis=0)))
 
 
-def _look(image: np.ndarray, crop: Crop, engine: Engine) -> _Look:
+def _look(image: np.ndarray, crop: Crop, engine: Engine, stay: bool = False) -> _Look:
+    """Two looks, the second one where the first one puts the face, or, to stay, at the same crop leaning."""
     first, expression, apart = _averaged(image, crop, engine)
     again, second, weights = crop, first, expression
     for _ in range(_LOOKS):
@@ -116,7 +118,7 @@ def _look(image: np.ndarray, crop: Crop, engine: Engine) -> _Look:
         # A map of something else than a face may ask for anything.
         if not 0.5 < own.side / crop.side < 2 or (again is not crop and abs(_between(own.roll, again.roll)) < _ASLANT):
             break
-        again = own
+        again = replace(crop, roll=own.roll) if stay else own
         second, weights, apart = _averaged(image, again, engine)
     share = 0.5 * float(np.clip((_LEANING[1] - abs(_between(again.roll, crop.roll))) / (_LEANING[1] - _LEANING[0]), 0, 1))
     position_map = share * again.from_image(crop.to_image(first)) + (1 - share) * second
