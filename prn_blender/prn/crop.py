@@ -98,12 +98,13 @@ class Crop:
         """The part of an image (H, W, 3) that the square and a margin of pixels round it touch, each block x block pixels averaged into one;
         and (2, 4) what takes homogeneous points of the crop frame to the part's pixels. A photograph may be a hundred times as large."""
         height, width = image.shape[:2]
-        away = self.side / 2 * np.abs(self.turn[:2, :2]).sum(1) + margin    # a square that leans reaches further
+        axes = self.turn[:2]
+        away = self.side / 2 * np.abs(axes).sum(1) + margin     # a square that leans reaches further
         x0, x1 = _span(self.center_x - away[0], self.center_x + away[0], width, block)
         y0, y1 = _span(self.center_y - away[1], self.center_y + away[1], height, block)
         # Pixel p has its centre at p, so that p + 0.5 counts from the edge; the same holds for the shrunk part.
         corner = (np.array([self.center_x - x0, self.center_y - y0]) + 0.5) / block - 0.5
-        return _averaged(image[y0:y1, x0:x1], block), np.column_stack([self.turn[:2] * (self.side / block), corner])
+        return _averaged(image[y0:y1, x0:x1], block), np.column_stack([axes * (self.side / block), corner])
 
     def to_image(self, points: np.ndarray) -> np.ndarray:
         """Carry points (..., 3) from the crop frame to the image frame (z is scaled like x and y). Returns float32."""

@@ -114,7 +114,7 @@ def _look(image: np.ndarray, crop: Crop, engine: Engine, stay: bool = False) -> 
     first, expression, apart = _averaged(image, crop, engine)
     again, second, weights = crop, first, expression
     for _ in range(_LOOKS):
-        own = _own_crop(again.to_image(second), engine)
+        own = _own_crop(again, second, engine)
         # A map of something else than a face may ask for anything.
         if not 0.5 < own.side / crop.side < 2 or (again is not crop and abs(_between(own.roll, again.roll)) < _ASLANT):
             break
@@ -122,16 +122,16 @@ def _look(image: np.ndarray, crop: Crop, engine: Engine, stay: bool = False) -> 
         second, weights, apart = _averaged(image, again, engine)
     share = 0.5 * float(np.clip((_LEANING[1] - abs(_between(again.roll, crop.roll))) / (_LEANING[1] - _LEANING[0]), 0, 1))
     position_map = share * again.from_image(crop.to_image(first)) + (1 - share) * second
-    landmarks = engine.topology.landmarks_of(again.to_image(position_map))[:, :2]
+    landmarks = again.to_image(engine.topology.landmarks_of(position_map))[:, :2]
     return _Look(again, position_map, share * expression + (1 - share) * weights, landmarks, apart)
 
 
-def _own_crop(placed: np.ndarray, engine: Engine) -> Crop:
-    """The crop that a map (256, 256, 3), image frame, asks for."""
+def _own_crop(crop: Crop, position_map: np.ndarray, engine: Engine) -> Crop:
+    """The crop that a map (256, 256, 3), in units of the one that it was seen in, asks for."""
     topology = engine.topology
     points = topology.reference_points
-    _, rotation, _ = similarity(points, sample(placed, topology.reference_texels).astype(np.float64), np.ones(len(points)))
-    return crop_from_landmarks(topology.landmarks_of(placed), engine.bundle.crop, roll_of(rotation))
+    _, rotation, _ = similarity(points, sample(position_map, topology.reference_texels).astype(np.float64), np.ones(len(points)))
+    return crop_from_landmarks(crop.to_image(topology.landmarks_of(position_map)), engine.bundle.crop, roll_of(crop.turn @ rotation))
 
 
 def _between(one: float, other: float) -> float:
