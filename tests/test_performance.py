@@ -159,7 +159,7 @@ def test_the_picture_from_the_front_is_of_a_face_that_rests():
         expression[[ARKIT_NAMES.index("mouthSmileLeft"), ARKIT_NAMES.index("mouthSmileRight")]] = smile
         face = TrackedFace(0, Crop(100, 100, 80), np.zeros((4, 4, 3), np.float32), expression, -2.0)
         notes.judge(TrackedFrame(index, index / 30, image, [face], False), face, 0.001, 5.0, np.eye(3), np.zeros(3))
-    assert notes.key_frames()["front"].frame < 20
+    assert notes.key_frames()["front"][0].frame < 20
 
 
 def test_teeth_come_from_the_widest_mouth():
@@ -175,10 +175,10 @@ def test_teeth_come_from_the_widest_mouth():
     see(0, 0.02)
     assert "mouth" not in notes.key_frames()
     see(1, 0.13)
-    assert notes.key_frames()["mouth"].frame == 1
+    assert notes.key_frames()["mouth"][0].frame == 1
     see(2, 0.6)
     see(3, 0.3)
-    assert notes.key_frames()["mouth"].frame == 2
+    assert notes.key_frames()["mouth"][0].frame == 2
 
 
 def test_a_face_at_rest_stays_as_it_is():

@@ -23,7 +23,7 @@ from .detector import FaceBox
 from .errors import CaptureError
 from .head_texture import complete_head, size_on_map
 from .take import Performance
-from .take_texture import laid_over, merged
+from .take_texture import in_light_of, laid_over, merged
 from .texture import seen_colours
 from .track import Progress
 from .video import Video, VideoFrame
@@ -106,8 +106,8 @@ def nearest(video: Iterable[VideoFrame], times: np.ndarray) -> Iterator[np.ndarr
 
 def frame_texture(performance: Performance, frame: int, picture: np.ndarray, still: np.ndarray) -> np.ndarray:
     """(size, size, 3) uint8 what a frame shows, and the take's texture (size, size, 3), in the frame's light, where it shows nothing."""
-    colours, seen = seen_colours(frame_capture(performance, frame, picture), len(still))
-    return laid_over(colours, still, 1 - seen, seen > 0.5)
+    colours, seen, clear = seen_colours(frame_capture(performance, frame, picture), len(still))
+    return laid_over(colours, in_light_of(colours, still, clear), 1 - seen)
 
 
 def frame_capture(performance: Performance, frame: int, picture: np.ndarray) -> FaceCapture:

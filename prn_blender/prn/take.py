@@ -31,11 +31,11 @@ class Smoothing:
 
 @dataclass(frozen=True)
 class KeyFrame:
-    """A frame whose picture is kept for the texture."""
+    """A frame of which the face is kept for the texture."""
 
     frame: int  # index in the video
-    image: np.ndarray
-    face: TrackedFace
+    image: np.ndarray  # (H, W, 3) uint8 RGB, what of it shows the face
+    face: TrackedFace  # its crop in pixels of that image
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Performance:
     residual: np.ndarray | None  # (64, 64, 3) float32, metres at the space's own size: what the neutral has beyond the identity
     metric: float  # how much larger neutral and shapes are than in the shape space
     neutral_frame: int  # index in the video of the frame that is most at rest, or that was chosen
-    key_frames: dict[str, KeyFrame]  # by what they are best for: front, left, right, mouth
+    key_frames: dict[str, list[KeyFrame]]  # by what they are good for: front, left, right, mouth; the best first
     warnings: list[str]
     topology: Topology
     length: int = 0  # frames that the whole video has at `fps`, those before and after the face among them; 0 if nobody counted

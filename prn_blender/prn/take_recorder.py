@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from .track import TrackedFace, TrackedFrame
 
 _RESTING = 0.35             # seconds that a face should have been as it is, for its picture to be the one from the front
 _TEETH = 0.1                # of jawOpen, from which lips show what is between them; a smile with teeth has 0.13
+_FRONTS, _APART = 6, 0.5      # frontal frames that are kept, and seconds that they are apart: a hand has moved on by then
+_REACH = 0.8                 # of a crop's side: as far from its middle a map may reach, leaning or not
 _ALIGNED = 8                # frames that a recorder aligns together, and keeps until then, pictures and all
 _SOME = 3                   # of so many solved cells one tells how well a map is explained
 _WRONG = 0.0025             # metres, RMS: a map that no head explains better is wrong; good ones have 0.0005 to 0.002
@@ -36,7 +39,7 @@ class TrackNotes:
         self.poses: list[tuple[float, np.ndarray, np.ndarray]] = []  # pixels per metre, head to image, pixels
         self.errors: list[float] = []  # metres, RMS: how far the map is from being a head
         self.size = 0.0  # pixels, summed over the frames: how much of the take this face is
-        self.best: dict[str, tuple[float, KeyFrame]] = {}
+        self.best: dict[str, list[tuple[float, float, KeyFrame]]] = {}  # by kind: how good, when, and the frame; the best first
         self._lately: list[tuple[float, np.ndarray]] = []  # times and ARKit weights of the last frames
 
     def note(self, frame: TrackedFrame, face: TrackedFace) -> None:
@@ -73,16 +76,24 @@ class TrackNotes:
         if abs(yaw) > 15:
             kinds["left" if yaw > 0 else "right"] = merit - 0.04 * abs(abs(yaw) - 35) - 0.3 * float(expression.sum())
         for kind, value in kinds.items():
-            if kind not in self.best or value > self.best[kind][0]:
-                self.best[kind] = value, KeyFrame(frame.index, frame.image, face)
+            self._keep(kind, value, frame, face)
+
+    def _keep(self, kind: str, value: float, frame: TrackedFrame, face: TrackedFace) -> None:
+        """Among the best of its kind, if it is one of them: of frames that are near each other the best alone."""
+        kept, most = self.best.setdefault(kind, []), _FRONTS if kind == "front" else 1
+        near = [one for one in kept if most == 1 or abs(one[1] - frame.time) < _APART]
+        if any(one[0] >= value for one in near) or len(kept) - len(near) == most and kept[-1][0] >= value:
+            return
+        found = (value, frame.time, _key_frame(frame, face))
+        self.best[kind] = sorted([*(one for one in kept if one not in near), found], key=lambda one: -one[0])[:most]
 
     def good(self) -> np.ndarray:
         """Indices of the recorded frames whose map is a head; the others count as gaps."""
         errors = np.array(self.errors)
         return np.flatnonzero(errors < max(_WRONG, 3 * np.median(errors)))
 
-    def key_frames(self) -> dict[str, KeyFrame]:
-        return {kind: key for kind, (_, key) in self.best.items()}
+    def key_frames(self) -> dict[str, list[KeyFrame]]:
+        return {kind: [key for *_, key in kept] for kind, kept in self.best.items()}
 
     def resampled_poses(self, grid: TimeGrid, good: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Scale (N,), rotation (N, 3, 3) and translation (N, 3) at the grid's times, from the good frames."""
@@ -97,6 +108,16 @@ class TrackNotes:
                                f"from {self.frames[0]} to {self.frames[-1]} in which it is.")
         time = self.times[self.frames.index(frame)]
         return int(np.clip(np.round(time * grid.fps) - grid.start, 0, count - 1))
+
+
+def _key_frame(frame: TrackedFrame, face: TrackedFace) -> KeyFrame:
+    """The part of a frame in which the face is: whole frames of 4K would take much memory."""
+    crop, size = face.crop, np.array(frame.image.shape[1::-1])
+    centre, reach = np.array([crop.center_x, crop.center_y]), _REACH * crop.side
+    low = np.clip(np.floor(centre - reach), 0, size - 1).astype(int)
+    high = np.clip(np.ceil(centre + reach) + 1, low + 1, size).astype(int)
+    moved = replace(crop, center_x=crop.center_x - low[0], center_y=crop.center_y - low[1])
+    return KeyFrame(frame.index, frame.image[low[1]:high[1], low[0]:high[0]].copy(), replace(face, crop=moved))
 
 
 class Recorder(TrackNotes):

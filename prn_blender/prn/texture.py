@@ -36,9 +36,10 @@ def texture_and_knowledge(face: FaceCapture, size: int) -> tuple[np.ndarray, np.
     """`make_texture`, and how far each texel of the map comes from the photo, from either side: (256, 256) float32 in 0..1."""
     picture, places, colours, direct, skin = _looked_up(face, size)
     mirror = direct[:, ::-1] * (1 - direct)
-    light = mirror_light(colours, direct * skin)
+    clear = direct * skin
+    light = light_between(colours, colours[:, ::-1], clear * clear[:, ::-1])
 
-    mirrored = np.clip(mirrored_colours(colours, light), 0, 255)
+    mirrored = np.clip(in_light(colours[:, ::-1], light), 0, 255)
     known = direct + mirror
     seen = (colours * direct[..., None] + mirrored * mirror[..., None]) / np.maximum(known, 1e-3)[..., None]
     skin = np.minimum(1, skin * direct + skin[:, ::-1] * mirror)
@@ -55,17 +56,17 @@ def texture_and_knowledge(face: FaceCapture, size: int) -> tuple[np.ndarray, np.
     fine = sample_picture(picture, places, size)
     grain = skin_grain(fine, large(skin) > 0.95)
     direct, mirror = large(direct)[..., None], large(mirror)[..., None]
-    texture = mirrored_colours(fine, large(light)) * mirror
+    texture = in_light(fine[:, ::-1], large(light)) * mirror
     texture += (large(grown) + grain) * (1 - direct - mirror)
     texture += fine * direct
     return np.clip(texture + 0.5, 0, 255, out=texture).astype(np.uint8), known
 
 
-def seen_colours(face: FaceCapture, size: int) -> tuple[np.ndarray, np.ndarray]:
+def seen_colours(face: FaceCapture, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What the photo alone shows: a colour for each texel (size, size, 3), uint8 sRGB RGB in the topology's UV layout, and how far
-    it is this face's (256, 256), float32 in 0..1."""
-    picture, places, _, direct, _ = _looked_up(face, size)
-    return np.clip(sample_picture(picture, places, size) + 0.5, 0, 255).astype(np.uint8), direct
+    it is this face's, and clear skin of it, (256, 256) each, float32 in 0..1."""
+    picture, places, _, direct, skin = _looked_up(face, size)
+    return np.clip(sample_picture(picture, places, size) + 0.5, 0, 255).astype(np.uint8), direct, direct * skin
 
 
 def _looked_up(face: FaceCapture, size: int) -> tuple[np.ndarray, ...]:
@@ -227,21 +228,21 @@ def connected(values: np.ndarray, seeds: np.ndarray) -> np.ndarray:
         reached = grown
 
 
-def mirror_light(colours: np.ndarray, skin: np.ndarray) -> np.ndarray:
-    """Logarithm of the factor that brings the mirrored side's light to this side's, (256, 256, 3).
+def light_between(colours: np.ndarray, others: np.ndarray, both: np.ndarray) -> np.ndarray:
+    """Logarithm of the factor that brings the light of other colours to that of these, (256, 256, 3) each.
 
-    Measured where both sides show skin, carried on smoothly to where only the other is seen.
+    both (256, 256): how far either shows skin. Measured there, carried on smoothly to everywhere else.
     """
-    both = skin * skin[:, ::-1]
-    logarithm = np.log(cv2.GaussianBlur(colours, (0, 0), 3).clip(0, 255) + DARKEST)
-    difference = np.clip(logarithm - logarithm[:, ::-1], -1, 1)
+    one, other = (np.log(cv2.GaussianBlur(seen, (0, 0), 3).clip(0, 255) + DARKEST) for seen in (colours, others))
+    difference = np.clip(one - other, -1, 1)
     grey = difference.mean(-1, keepdims=True)
     difference = pull_push(grey + 0.3 * (difference - grey), both)  # light differs in strength more than in hue
     return cv2.GaussianBlur(difference, (0, 0), 8)
 
 
-def mirrored_colours(colours: np.ndarray, light: np.ndarray) -> np.ndarray:
-    return (colours[:, ::-1] + DARKEST) * np.exp(light) - DARKEST
+def in_light(colours: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """Colours in the light that `light_between` gives."""
+    return (colours + DARKEST) * np.exp(light) - DARKEST
 
 
 def skin_grain(fine: np.ndarray, skin: np.ndarray) -> np.ndarray:
