@@ -47,7 +47,7 @@ class OnnxEngine:
 
     bundle: from `load_bundle`. threads: how many to use, or None to let ONNX Runtime decide. quantized: the network in 8 bits if
     the bundle has it, as videos want it: half the time, small maps, and errors of a fifth of a percent of the crop, which differ from frame
-    to frame (docs/video.md). Raises CaptureError if the bundle's graph cannot be run, or has other inputs and outputs than a face network.
+    to frame (docs/video-measured.md). Raises CaptureError if the bundle's graph cannot be run, or has other inputs and outputs than a face network.
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None, quantized: bool = False) -> None:
