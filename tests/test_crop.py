@@ -112,7 +112,7 @@ def test_a_crop_wholly_outside_is_no_error(center, side):
 
 def test_fine_patterns_become_grey_when_shrunk():
     checks = (np.indices((1024, 1024)).sum(0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, 2)
-    cut = Crop(512, 512, 900).cut(checks, 128)
+    cut = Crop(512, 512, 900).pixels(checks, 128) / 255
     assert np.abs(cut - 0.5).max() < 0.05
 
 

@@ -34,7 +34,11 @@ from training.kit import Kit
 from training.photographs import IBUG_FROM_MEDIAPIPE, Photographs
 
 HEADS = 600
-LEANING, TURNED_EVERY = (0, 15, 30, 45, 60, 90, 135, 180), 10     # degrees; of the photographs kept out of training
+CAPTURED_EVERY = 10             # of the photographs kept out of training
+LEANING = 0, 15, 30, 45, 60, 90, 135, 180                           # degrees
+# What is left of a photograph's light, and the haze's grey level besides.
+DULL = {"a third of the light": (0.35, 0), "a sixth": (0.15, 0), "a twentieth": (0.05, 0), "haze, two fifths of the contrast": (0.4, 90),
+        "a fifth": (0.2, 120), "a tenth": (0.1, 135)}
 # The shapes whose scores are compared on photographs: those that MediaPipe's scorer is good at.
 SCORED = ("jawOpen", "eyeBlinkLeft", "eyeBlinkRight", "mouthSmileLeft", "mouthSmileRight", "browInnerUp")
 EYES = (((159, 145), (158, 153), (160, 144)), (33, 133)), (((386, 374), (385, 380), (387, 373)), (362, 263))
@@ -192,7 +196,29 @@ def measure_photographs(photographs: Photographs, kit: Kit, engine: OnnxEngine) 
     return figures
 
 
-# ---- leaning photographs --------------------------------------------------------------------------------------------
+# ---- photographs that lean, or are dark or hazy ----------------------------------------------------------------------
+
+
+def measure_captured(photographs: Photographs, kit: Kit, engine: OnnxEngine,
+                     change: Callable[[int, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """How many faces a capture finds and sees (error below 5 %) in changed photographs, in percent, and the mean error of these.
+
+    Every CAPTURED_EVERY-th photograph, from the detector, against MediaPipe's points on the photograph as it is. change: makes of a number, a
+    photograph (H, W, 3) and points (N, 2) a photograph and points.
+    """
+    texels, errors = kit.mediapipe.astype(np.float32)[photographs.usable], []
+    for number, index in enumerate(range(0, len(photographs), CAPTURED_EVERY)):
+        points = photographs.points[index, photographs.usable, :2]
+        picture, truth = change(number, photographs.pixels[photographs.chosen[index]], points)
+        boxes = detect_faces(picture, lying=True)
+        error = np.inf
+        if boxes:
+            (crop,), maps, _ = look_twice(picture, [crop_from_face_box(boxes[0])], engine)
+            found = sample(crop.to_image(maps[0]), texels)[:, :2]
+            error = 100 * np.linalg.norm(found - truth, axis=1).mean() / np.sqrt(np.prod(np.ptp(points, axis=0)))
+        errors.append(error)
+    seen = np.array(errors) < 5
+    return {"seen": rounded(100 * seen.mean()), "error": rounded(np.array(errors)[seen].mean())}
 
 
 def leaning(picture: np.ndarray, points: np.ndarray, roll: float) -> tuple[np.ndarray, np.ndarray]:
@@ -206,24 +232,21 @@ def leaning(picture: np.ndarray, points: np.ndarray, roll: float) -> tuple[np.nd
 
 
 def measure_leaning(photographs: Photographs, kit: Kit, engine: OnnxEngine) -> dict[str, dict[str, float]]:
-    """By degrees that a photograph is turned, to either side: how many faces a capture finds and sees (error below 5 %), in percent, and
-    the mean error of these. Every TURNED_EVERY-th photograph; from the detector, against MediaPipe's points on the upright one."""
-    texels, figures = kit.mediapipe.astype(np.float32)[photographs.usable], {}
-    for degrees in LEANING:
-        errors = []
-        for number, index in enumerate(range(0, len(photographs), TURNED_EVERY)):
-            upright = photographs.points[index, photographs.usable, :2]
-            picture, truth = leaning(photographs.pixels[photographs.chosen[index]], upright, degrees * (1 if number % 2 else -1))
-            boxes = detect_faces(picture, lying=True)
-            error = np.inf
-            if boxes:
-                (crop,), maps, _ = look_twice(picture, [crop_from_face_box(boxes[0])], engine)
-                found = sample(crop.to_image(maps[0]), texels)[:, :2]
-                error = 100 * np.linalg.norm(found - truth, axis=1).mean() / np.sqrt(np.prod(np.ptp(upright, axis=0)))
-            errors.append(error)
-        seen = np.array(errors) < 5
-        figures[str(degrees)] = {"seen": rounded(100 * seen.mean()), "error": rounded(np.array(errors)[seen].mean())}
-    return figures
+    """By degrees that a photograph is turned, to either side."""
+    return {str(degrees): measure_captured(photographs, kit, engine, lambda number, picture, points: leaning(
+        picture, points, degrees if number % 2 else -degrees)) for degrees in LEANING}
+
+
+def dull(number: int, picture: np.ndarray, share: float, base: float) -> np.ndarray:
+    """A photograph of which a share of the light is left, over that of haze, with a camera's noise."""
+    noise = np.random.default_rng(number).normal(0, 1.5, picture.shape)
+    return np.clip(share * picture + base + noise, 0, 255).astype(np.uint8)
+
+
+def measure_dull(photographs: Photographs, kit: Kit, engine: OnnxEngine) -> dict[str, dict[str, float]]:
+    """By what is done to a photograph's light."""
+    return {name: measure_captured(photographs, kit, engine, lambda number, picture, points: (dull(number, picture, *light), points))
+            for name, light in DULL.items()}
 
 
 # ---- disturbed photographs -----------------------------------------------------------------------------------------
@@ -336,7 +359,7 @@ def main() -> int:
     validation = Photographs(options.faces, options.cache, kit.mediapipe_usable, kit.mediapipe_mirror, validation=True)
     figures = {"heads": measure_heads(held_out_heads(options.cache, options.faces, kit), kit, engine),
                "photographs": measure_photographs(validation, kit, engine),
-               "leaning": measure_leaning(validation, kit, engine),
+               "leaning": measure_leaning(validation, kit, engine), "dull": measure_dull(validation, kit, engine),
                "disturbed": measure_disturbed(evaluated, engine)}
     tell(figures, options.json)
     return 0
