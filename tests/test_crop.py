@@ -95,12 +95,28 @@ def test_a_crop_of_the_same_scale_copies_pixels():
     np.testing.assert_allclose(cut * 255, image[20:36, 10:26], atol=1e-3)
 
 
-def test_outside_the_image_the_edge_goes_on():
+def test_outside_the_image_it_is_mirrored_and_fades():
+    """No edge, which the network has learned to see in photographs that end there; and no second face."""
     image = np.full((40, 40, 3), 90, np.uint8)
-    image[:, 0] = 200
-    cut = Crop(0, 20, 40).cut(image, 40)
-    np.testing.assert_allclose(cut[:, :19] * 255, 200, atol=1)
-    np.testing.assert_allclose(cut[:, 22:] * 255, 90, atol=1)
+    image[:, 10:14] = 200
+    cut = Crop(-0.5, 19.5, 80).pixels(image, 80).astype(float)
+    np.testing.assert_allclose(cut[20:60, 50:54], 200, atol=1)
+    np.testing.assert_allclose(cut[20:60, 56:78], 90, atol=1)
+    beyond = cut[40, :40, 0]
+    assert np.abs(beyond[-1] - 90) < 5 and 95 < beyond[22:35].max() < 190
+    assert np.abs(np.diff(beyond)).max() < 30
+    whole = Crop(19.5, 19.5, 30).pixels(image, 30)
+    np.testing.assert_array_equal(whole, image[5:35, 5:35])
+
+
+def test_a_leaning_crop_fades_beyond_the_image_alone():
+    rng = np.random.default_rng(0)
+    image = cv2.GaussianBlur(rng.integers(0, 256, (200, 200, 3), dtype=np.uint8), (0, 0), 2)
+    wide = cv2.copyMakeBorder(image, 100, 100, 100, 100, cv2.BORDER_CONSTANT)
+    lean, beside = Crop(20, 100, 90, 30).pixels(image, 90).astype(int), Crop(120, 200, 90, 30).pixels(wide, 90)
+    known = Crop(120, 200, 90, 30).pixels(cv2.copyMakeBorder(np.full_like(image, 255), 100, 100, 100, 100, cv2.BORDER_CONSTANT), 90).min(-1) == 255
+    assert 0.3 < known.mean() < 0.9
+    assert np.abs(lean - beside).max(-1)[known].max() <= 2
 
 
 @pytest.mark.parametrize("center", [(-500.0, 20.0), (20.0, 900.0), (5000.0, -5000.0)])

@@ -193,7 +193,7 @@ def _mean(values: list[float]) -> float | None:
     return round(float(np.mean(values)), 3) if values else None
 
 
-def _in_bin(face: Face, name: str) -> bool:
+def in_bin(face: Face, name: str) -> bool:
     low, high = BINS[name]
     return low < abs(face.yaw) <= high or (low == 0 and face.yaw == 0)
 
@@ -202,12 +202,12 @@ def summarise_bins(faces: list[Face], way: str, surface: str) -> dict[str, Any]:
     """NME by yaw bin, the mean of the bins, the inner 51 points, and for the detector the misses."""
     key = way, surface
     measured = [face for face in faces if key in face.nme]
-    bins = {name: _mean([face.nme[key][0] for face in measured if _in_bin(face, name)]) for name in BINS}
+    bins = {name: _mean([face.nme[key][0] for face in measured if in_bin(face, name)]) for name in BINS}
     figures: dict[str, Any] = dict(bins)
     figures["mean"] = _mean(list(bins.values())) if None not in bins.values() else None
     figures["inner51"] = _mean([face.nme[key][1] for face in measured])
     if way == "detector":
-        missed = {name: sum(face.found is None and _in_bin(face, name) for face in faces) for name in BINS}
+        missed = {name: sum(face.found is None and in_bin(face, name) for face in faces) for name in BINS}
         figures["missed"] = sum(missed.values())
         figures["missed_by_bin"] = missed
     return figures

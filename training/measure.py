@@ -29,13 +29,14 @@ from prn_blender.prn.position_map import load_topology, sample
 from prn_blender.prn.weights import load_bundle
 from training.cache import default_cache
 from training.drawing import write_samples
-from training.evaluate import BINS, Face, load_faces, nme
+from training.evaluate import BINS, Face, in_bin, load_faces, nme
 from training.kit import Kit
 from training.photographs import IBUG_FROM_MEDIAPIPE, Photographs
 
 HEADS = 600
 CAPTURED_EVERY = 10             # of the photographs kept out of training
 LEANING = 0, 15, 30, 45, 60, 90, 135, 180                           # degrees
+TIGHT = 1.6, 1.4, 1.25, 1.1
 # What is left of a photograph's light, and the haze's grey level besides.
 DULL = {"a third of the light": (0.35, 0), "a sixth": (0.15, 0), "a twentieth": (0.05, 0), "haze, two fifths of the contrast": (0.4, 90),
         "a fifth": (0.2, 120), "a tenth": (0.1, 135)}
@@ -224,7 +225,7 @@ def measure_captured(photographs: Photographs, kit: Kit, engine: OnnxEngine,
 def leaning(picture: np.ndarray, points: np.ndarray, roll: float) -> tuple[np.ndarray, np.ndarray]:
     """A photograph (H, W, 3) turned by `roll` degrees, clockwise, with a border that nothing is lost in, and its points (N, 2)."""
     border = len(picture) // 4
-    wide = cv2.copyMakeBorder(picture, *[border] * 4, cv2.BORDER_REPLICATE)
+    wide = cv2.copyMakeBorder(picture, *[border] * 4, cv2.BORDER_REFLECT_101)
     middle = (len(wide) - 1) / 2
     matrix = cv2.getRotationMatrix2D((middle, middle), -roll, 1.0)
     return (cv2.warpAffine(wide, matrix, wide.shape[:2], borderMode=cv2.BORDER_REPLICATE),
@@ -247,6 +248,29 @@ def measure_dull(photographs: Photographs, kit: Kit, engine: OnnxEngine) -> dict
     """By what is done to a photograph's light."""
     return {name: measure_captured(photographs, kit, engine, lambda number, picture, points: (dull(number, picture, *light), points))
             for name, light in DULL.items()}
+
+
+# ---- photographs that end near the face ---------------------------------------------------------------------------------
+
+
+def measure_tight(faces: list[Face], engine: OnnxEngine) -> dict[str, float]:
+    """Mean of the yaw bins' NME of the fitted surface, crops from the true box, where a photograph is cut to a square round the face, by the square's side
+    over the landmarks' box."""
+    topology, figures = load_topology(), {}
+    for size in TIGHT:
+        errors: dict[str, list[float]] = {}
+        for face in faces:
+            image, crop = load_image(face.image), crop_from_landmark_box(*face.box)
+            reach = crop.side / SIDE_PER_LANDMARK_BOX * size / 2
+            low = np.maximum(np.array([crop.center_x, crop.center_y]) - reach, 0).astype(int)
+            high = (np.array([crop.center_x, crop.center_y]) + reach).astype(int)
+            part = Crop(crop.center_x - low[0], crop.center_y - low[1], crop.side)
+            maps, expression = run_network(np.ascontiguousarray(image[low[1]:high[1], low[0]:high[0]]), [part], engine)
+            points = part.to_image(topology.landmarks_of(fit_face(maps[0], expression[0], topology).position_map))
+            points[:, :2] += low
+            errors.setdefault(next(name for name in BINS if in_bin(face, name)), []).append(nme(points, face)[0])
+        figures[str(size)] = rounded(np.mean([np.mean(values) for values in errors.values()]))
+    return figures
 
 
 # ---- disturbed photographs -----------------------------------------------------------------------------------------
@@ -360,7 +384,7 @@ def main() -> int:
     figures = {"heads": measure_heads(held_out_heads(options.cache, options.faces, kit), kit, engine),
                "photographs": measure_photographs(validation, kit, engine),
                "leaning": measure_leaning(validation, kit, engine), "dull": measure_dull(validation, kit, engine),
-               "disturbed": measure_disturbed(evaluated, engine)}
+               "tight": measure_tight(evaluated, engine), "disturbed": measure_disturbed(evaluated, engine)}
     tell(figures, options.json)
     return 0
 
