@@ -100,7 +100,7 @@ def test_figures_of_known_errors(tmp_path, weights, truth, capsys):
                                        (-105, "60-90")])
 def test_every_yaw_is_in_one_bin(yaw, name):
     face = evaluate.Face(Path("x"), "made", np.zeros((68, 2)), float(yaw))
-    assert [bin for bin in evaluate.BINS if evaluate._in_bin(face, bin)] == [name]
+    assert [bin for bin in evaluate.BINS if evaluate.in_bin(face, bin)] == [name]
 
 
 def test_which_box_means_a_face():
