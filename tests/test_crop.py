@@ -109,6 +109,15 @@ def test_outside_the_image_it_is_mirrored_and_fades():
     np.testing.assert_array_equal(whole, image[5:35, 5:35])
 
 
+def test_streaks_repeat_the_border():
+    image = np.full((40, 40, 3), 90, np.uint8)
+    image[:, 0] = 200
+    crop = Crop(-0.5, 19.5, 40)
+    assert not crop.within(image) and Crop(19.5, 19.5, 38).within(image)
+    np.testing.assert_array_equal(crop.pixels(image, 40, streaks=True)[:, :20], 200)
+    np.testing.assert_array_equal(crop.pixels(image, 40, streaks=True)[:, 21:], 90)
+
+
 def test_a_leaning_crop_fades_beyond_the_image_alone():
     rng = np.random.default_rng(0)
     image = cv2.GaussianBlur(rng.integers(0, 256, (200, 200, 3), dtype=np.uint8), (0, 0), 2)

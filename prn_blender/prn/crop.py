@@ -68,18 +68,23 @@ class Crop:
         """(3, 3) the rotation from the crop's axes to the image's."""
         return turn(self.roll)
 
-    def cut(self, image: np.ndarray, size: int) -> np.ndarray:
+    def cut(self, image: np.ndarray, size: int, streaks: bool = False) -> np.ndarray:
         """What a network is given of an image: `shown` as (size, size, 3) float32 RGB in 0..1."""
-        return np.multiply(self.shown(image, size), np.float32(1 / 255))
+        return np.multiply(self.shown(image, size, streaks), np.float32(1 / 255))
 
-    def shown(self, image: np.ndarray, size: int) -> np.ndarray:
+    def shown(self, image: np.ndarray, size: int, streaks: bool = False) -> np.ndarray:
         """The same in bytes: `pixels` whose light is evened out where they are dull."""
-        return evened(self.pixels(image, size), _CONTRAST)
+        return evened(self.pixels(image, size, streaks), _CONTRAST)
 
-    def pixels(self, image: np.ndarray, size: int) -> np.ndarray:
+    def within(self, image: np.ndarray) -> bool:
+        """Whether all of it lies within an image."""
+        return self._beyond(image, 192) is None
+
+    def pixels(self, image: np.ndarray, size: int, streaks: bool = False) -> np.ndarray:
         """Cut the square out of an image and resample it.
 
-        image: (H, W, 3) uint8 RGB. Returns (size, size, 3) uint8 RGB. Beyond the image's edges it is mirrored, and fades into a blur.
+        image: (H, W, 3) uint8 RGB. Returns (size, size, 3) uint8 RGB. Beyond the image's edges it is mirrored, and fades into a blur; or,
+        with streaks, its border pixels are repeated.
         Texel (row, column) shows the crop point ((column + 0.5) / size - 0.5, (row + 0.5) / size - 0.5).
         """
         step = self.side / size  # pixels a texel
@@ -95,8 +100,9 @@ class Crop:
         part, matrix = self.part_of(image, int(np.ceil(2 * step)) + 2, block)
         texels = np.array([[1 / size, 0, 0.5 / size - 0.5], [0, 1 / size, 0.5 / size - 0.5], [0, 0, 0], [0, 0, 1]])     # to the crop frame
         to_part = matrix @ texels
-        cut = cv2.warpAffine(part, to_part, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT_101)
-        beyond = self._beyond(image, size)
+        cut = cv2.warpAffine(part, to_part, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                             borderMode=cv2.BORDER_REPLICATE if streaks else cv2.BORDER_REFLECT_101)
+        beyond = None if streaks else self._beyond(image, size)
         return cut if beyond is None else _faded(cut, beyond)
 
     def _beyond(self, image: np.ndarray, size: int) -> np.ndarray | None:

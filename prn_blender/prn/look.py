@@ -142,13 +142,21 @@ def _between(one: float, other: float) -> float:
 def _averaged(image: np.ndarray, crop: Crop, engine: Engine) -> tuple[np.ndarray, np.ndarray, float]:
     """The mean map (256, 256, 3), in units of the given crop, and ARKit weights (52,) of its views; how far their landmarks are apart, percent
     of the face's size."""
-    cut = np.stack([replace(crop, side=crop.side * size).cut(image, engine.input_size) for size in VIEWS])
-    maps, expressions = engine.run(np.concatenate([cut, cut[:, :, ::-1]]))
+    crops = [replace(crop, side=crop.side * size) for size in VIEWS]
+
+    def seen(streaks: bool) -> tuple[np.ndarray, np.ndarray]:
+        cut = np.stack([one.cut(image, engine.input_size, streaks) for one in crops])
+        return engine.run(np.concatenate([cut, cut[:, :, ::-1]]))
+
+    maps, expressions = seen(False)
+    if not crops[-1].within(image):
+        # Photographs that end near the face showed streaks there when the network learned expressions from them: it reads these best so, and heads worst.
+        expressions = seen(True)[1]
     straight, mirrored = np.split(maps, 2)
     views = np.stack([straight, mirrored[:, :, ::-1] * np.float32([-1, 1, 1])], 1) * np.float32(VIEWS)[:, None, None, None, None]
     landmarks = engine.topology.landmarks_of(views)[..., :2]
     middle = landmarks.mean((0, 1))
     size = np.sqrt(np.prod(np.ptp(middle, axis=0)))
     apart = 100 * float(np.linalg.norm(landmarks - middle, axis=-1).mean() / max(size, 1e-6))
-    weights = np.concatenate([expressions[:len(cut)], expressions[len(cut):, list(MIRRORED)]])
+    weights = np.concatenate([expressions[:len(crops)], expressions[len(crops):, list(MIRRORED)]])
     return views.mean((0, 1)), weights.mean(0), apart
