@@ -78,7 +78,9 @@ class Crop:
 
     def within(self, image: np.ndarray) -> bool:
         """Whether all of it lies within an image."""
-        return self._beyond(image, 192) is None
+        reach = self.side / 2 * np.abs(self.turn[:2, :2]).sum(1)
+        edge = np.array([self.center_x, self.center_y]) + 0.5
+        return bool((edge >= reach).all() and (edge + reach <= image.shape[1::-1]).all())
 
     def pixels(self, image: np.ndarray, size: int, streaks: bool = False) -> np.ndarray:
         """Cut the square out of an image and resample it.
@@ -99,21 +101,18 @@ class Crop:
             return cv2.resize(part, (size, size), interpolation=cv2.INTER_LINEAR)
         part, matrix = self.part_of(image, int(np.ceil(2 * step)) + 2, block)
         texels = np.array([[1 / size, 0, 0.5 / size - 0.5], [0, 1 / size, 0.5 / size - 0.5], [0, 0, 0], [0, 0, 1]])     # to the crop frame
-        to_part = matrix @ texels
-        cut = cv2.warpAffine(part, to_part, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        cut = cv2.warpAffine(part, matrix @ texels, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
                              borderMode=cv2.BORDER_REPLICATE if streaks else cv2.BORDER_REFLECT_101)
-        beyond = None if streaks else self._beyond(image, size)
-        return cut if beyond is None else _faded(cut, beyond)
+        return cut if streaks or self.within(image) else _faded(cut, self._beyond(image, size))
 
-    def _beyond(self, image: np.ndarray, size: int) -> np.ndarray | None:
-        """(size, size) float32 how far the crop's texels lie beyond the image's edges, in sides of the crop; None if none does."""
+    def _beyond(self, image: np.ndarray, size: int) -> np.ndarray:
+        """(size, size) float32 how far the crop's texels lie beyond the image's edges, in sides of the crop."""
         across = np.float32(self.side * ((np.arange(size) + 0.5) / size - 0.5))
         away = []
         for middle, (right, down), length in zip((self.center_x, self.center_y), self.turn[:2, :2].astype(np.float32), image.shape[1::-1]):
             place = np.float32(middle) + right * across + down * across[:, None]
             away.append(np.maximum(np.maximum(-0.5 - place, place - (length - 0.5)), 0))
-        beyond = np.hypot(*away) / np.float32(self.side)
-        return beyond if beyond.any() else None
+        return np.hypot(*away) / np.float32(self.side)
 
     def snapped(self, size: int) -> Crop:
         """The nearest square of whole pixels, at most half a pixel off, which is cut to `size` in a third of the time; one that leans is left as it is."""
