@@ -97,10 +97,10 @@ def content_hash(path: Path) -> str:
 
 
 def settings_hash(request: argparse.Namespace) -> str:
-    """Hash of everything that an output depends on beside its input: the options, and both networks' weights by their content."""
+    """Hash of everything that an output depends on beside its input: the options, and all networks' weights by their content."""
     from .prn.weights import default_folder, load_bundle
     options = {name: str(value) for name, value in sorted(vars(request).items()) if name not in _NOT_SETTINGS}
-    bundles = {"weights": load_bundle(request.weights), "skin": load_bundle(default_folder() / "skin")}
+    bundles = {"weights": load_bundle(request.weights)} | {name: load_bundle(default_folder() / name) for name in ("skin", "eyes")}
     options |= {name: [value for key, value in sorted(bundle.metadata.items()) if key.endswith("_sha256")] for name, bundle in bundles.items()}
     return hashlib.sha256(json.dumps(options).encode()).hexdigest()
 

@@ -185,11 +185,12 @@ def test_resume_leaves_out_what_is_finished(whole, weights):  # noqa: F811
     assert not batch.is_finished(folder / "out", batch.Item(PORTRAIT, Path("a.obj")), note["settings"])
 
 
-def test_other_weights_of_either_network_are_another_setting(weights, tmp_path, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize("name", ["skin", "eyes"])
+def test_other_weights_of_any_network_are_another_setting(weights, tmp_path, monkeypatch, name):  # noqa: F811
     shipped = batch.settings_hash(argparse.Namespace(weights=None))
     assert batch.settings_hash(argparse.Namespace(weights=None)) == shipped != batch.settings_hash(argparse.Namespace(weights=weights))
-    shutil.copytree(default_folder(), tmp_path / "weights", ignore=shutil.ignore_patterns("skin"))
-    shutil.copytree(weights, tmp_path / "weights" / "skin")
+    shutil.copytree(default_folder(), tmp_path / "weights", ignore=shutil.ignore_patterns(name))
+    shutil.copytree(weights, tmp_path / "weights" / name)
     monkeypatch.setattr("prn_blender.prn.weights.default_folder", lambda: tmp_path / "weights")
     assert batch.settings_hash(argparse.Namespace(weights=None)) != shipped
 

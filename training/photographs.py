@@ -99,9 +99,14 @@ class Photographs:
         return self._trust[1]
 
     @property
+    def believed(self) -> np.ndarray:
+        """(N,) how far MediaPipe is to be believed at all, 0..1: less of a head that is turned."""
+        return self._trust[2]
+
+    @property
     def expression_weight(self) -> np.ndarray:
         """(N, 52) how far each score is to be believed: the scorer calls many a profile's shut mouth open."""
-        return self._scored * self._trust[2][:, None]
+        return self._scored * self.believed[:, None]
 
     @cached_property
     def expressive(self) -> np.ndarray:

@@ -47,7 +47,7 @@ class FaceCapture:
     box: FaceBox  # where the face was found, image frame
     crop: Crop  # the square that the network saw, image frame
     position_map: np.ndarray  # (256, 256, 3) float32, image frame: the chosen surface
-    raw_position_map: np.ndarray  # (256, 256, 3) float32, image frame: as the network gave it
+    raw_position_map: np.ndarray  # (256, 256, 3) float32, image frame: as the networks gave it
     expression: np.ndarray | None  # (52,) float32 in 0..1, in the order of ARKIT_NAMES, shut eyes shut; None from weights without it
     rotation: np.ndarray  # (3, 3) float64
     translation: np.ndarray  # (3,) float64, pixels
@@ -77,7 +77,7 @@ def capture_image(
     """Capture the faces of a photograph.
 
     source: a file, or an array (H, W, 3) uint8 RGB. faces: the largest, all of them (largest first), or the number of
-    one, counted from the largest, which is 1. surface: "fitted" is clean, "raw" is what the network gave; weights with
+    one, counted from the largest, which is 1. surface: "fitted" is clean, "raw" is what the networks gave; weights with
     another topology than the program's own always give it raw, because the fit's shape space is hm08's.
     interocular: the real distance between the eyes' centres in metres, which sets the scale. boxes: where the faces
     are, if `detect_faces` has told already. engine: the network to use; by default the shipped weights, loaded once.

@@ -1,4 +1,5 @@
-"""Lids that meet and lips that touch: small corrections where the shapes alone leave a slit, or pass through each other.
+"""Lids that meet and lips that touch: small corrections where the shapes alone leave a slit, or pass through each other, or the map has an eye or
+the mouth farther open than the photograph.
 
 The rims of an opening face each other texel by texel: along each column of the map, the last texel above it and the first
 one below. What lies between them is shared out to both rims and fades away from them. Pure numbers: numpy and OpenCV.
@@ -6,19 +7,25 @@ one below. What lies between them is shared out to both rims and fades away from
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import cv2
 import numpy as np
 
 from .blinks import LIDS
+from .face_fit import similarity
 from .openings import opening_texels
-from .position_map import SIZE, Topology
+from .position_map import SIZE, Topology, sample
 
 FADE = 18  # texels from a rim to where the correction has faded away
 UPPER_LID = 0.85  # of the way the upper lid goes
+UPPER_LIP = 0.3  # of that between lips that open or close: the lower one hangs on the jaw
 CLOSED_LIPS = 0.0035  # metres between the lips' middles, up to which a mouth at rest is closed
 _ROUNDS = 4  # the correction is smoothed, so that it has to be repeated
+# Lids or lips that a map has shut open in the shape of an arch; metres in its middle, against which what they are open already counts.
+_ARCH = 0.0015
+_FARTHEST = 4.0  # times that and what they are open already is as far as an opening is widened
 
 
 def close_lids(neutral: np.ndarray, shapes: np.ndarray, topology: Topology) -> np.ndarray:
@@ -40,11 +47,31 @@ def shut_eyes(position_map: np.ndarray, share: np.ndarray, topology: Topology) -
     result = position_map
     for of_eye, opening in zip(share.tolist(), _eyes_and_mouth(topology)[0]):
         if of_eye > 0:
-            together = position_map
-            for _ in range(_ROUNDS):
-                together = together + _sealing(together, opening, UPPER_LID)
-            result = result + of_eye * (together - position_map)
+            result = result + of_eye * (_together(position_map, opening, UPPER_LID) - position_map)
     return np.asarray(result, np.float32)
+
+
+def opened(position_map: np.ndarray, openings: np.ndarray, measured: Callable[[np.ndarray], np.ndarray], topology: Topology) -> np.ndarray:
+    """A map (256, 256, 3), in any frame, with its lids and lips moved until eyes and mouth are open as far as they should be.
+
+    openings (3,), left eye, right eye, mouth: as `measured` gives them of a map, which is what they are told by.
+    """
+    points, seen = topology.reference_points, sample(position_map, topology.reference_texels).astype(np.float64)
+    scale, rotation, _ = similarity(points, seen, np.ones(len(points)))
+    down = np.float32(scale * _ARCH * rotation[:, 1])
+    eyes, mouth = _eyes_and_mouth(topology)
+    now, result = measured(position_map), position_map
+    for number, (opening, upper_share) in enumerate(zip((*eyes, mouth), (UPPER_LID, UPPER_LID, UPPER_LIP))):
+        if openings[number] < now[number]:
+            farthest, offsets = 1.0, _together(position_map, opening, upper_share) - position_map
+        else:
+            gaps = _gaps(position_map, opening)
+            arch = np.sin(np.linspace(0, np.pi, len(gaps) + 2)[1:-1, None]).astype(np.float32)
+            farthest, offsets = _FARTHEST, _spread(-arch * (gaps + down), opening, upper_share)
+        by_all = measured(position_map + offsets)[number] - now[number]
+        if by_all:      # rims that lie on each other cannot come nearer
+            result = result + offsets * np.float32(np.clip((openings[number] - now[number]) / by_all, 0, farthest))
+    return result
 
 
 def lid_edges(topology: Topology) -> list[np.ndarray]:
@@ -108,14 +135,26 @@ def _gaps(head_map: np.ndarray, opening: np.ndarray) -> np.ndarray:
     return head_map[below, columns] - head_map[above, columns]
 
 
+def _together(head_map: np.ndarray, opening: np.ndarray, upper_share: float) -> np.ndarray:
+    """The map with the rims of an opening brought together."""
+    for _ in range(_ROUNDS):
+        head_map = head_map + _sealing(head_map, opening, upper_share)
+    return head_map
+
+
 def _sealing(head_map: np.ndarray, opening: np.ndarray, upper_share: float) -> np.ndarray:
     """(H, W, 3) offsets that bring the rims together; a map or the part of it about the opening, and the opening in it."""
+    return _spread(_gaps(head_map, opening), opening, upper_share)
+
+
+def _spread(gaps: np.ndarray, opening: np.ndarray, upper_share: float) -> np.ndarray:
+    """(H, W, 3) offsets that shorten the gaps (K, 3) between the rims by as much, shared out to both."""
     (columns, top), (_, bottom) = _facing(opening).transpose(1, 2, 0)
     rows, middle = np.arange(len(opening))[:, None], (top + bottom) / 2
     above = _smooth(np.clip(1 - (top - rows) / FADE, 0, 1) * (rows <= middle))
     below = _smooth(np.clip(1 - (rows - bottom) / FADE, 0, 1) * (rows > middle))
     result = np.zeros((*opening.shape, 3), np.float32)
-    result[:, columns] = (above * upper_share - below * (1 - upper_share))[..., None] * _gaps(head_map, opening)
+    result[:, columns] = (above * upper_share - below * (1 - upper_share))[..., None] * gaps
     return cv2.GaussianBlur(result, (0, 0), sigmaX=1.5, sigmaY=0.01)
 
 
