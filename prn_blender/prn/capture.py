@@ -24,7 +24,7 @@ from .engine import Engine, open_engine
 from .errors import CaptureError, NoFaceError
 from .image_io import MIN_SIDE, load_image
 from .look import look_twice
-from .position_map import HM08, SIZE, Topology, sample
+from .position_map import HM08, SIZE, Topology
 from .render import depth_buffer, vertex_normals
 
 # The usual distance between the eyes' centres of an adult, metres: one photograph cannot tell how large a head is.
@@ -162,8 +162,7 @@ def place_face(
             position_map = crop.to_image(fit.position_map)
     else:
         surface = "raw"
-        seen = sample(raw_crop_map, topology.reference_texels).astype(np.float64)
-        scale, rotation, translation = face_fit.similarity(topology.reference_points, seen, np.ones(len(seen)))
+        scale, rotation, translation = face_fit.pose_of(raw_crop_map, topology)
     scale, rotation, translation = scale * crop.side, crop.turn @ rotation, crop.to_image(translation).astype(np.float64)
     fitted = time.perf_counter()
 

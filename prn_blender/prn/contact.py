@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 
 from .blinks import LIDS
-from .face_fit import similarity
+from .face_fit import pose_of
 from .openings import opening_texels
-from .position_map import SIZE, Topology, sample
+from .position_map import SIZE, Topology
 
 FADE = 18  # texels from a rim to where the correction has faded away
 UPPER_LID = 0.85  # of the way the upper lid goes
@@ -56,8 +56,7 @@ def opened(position_map: np.ndarray, openings: np.ndarray, measured: Callable[[n
 
     openings (3,), left eye, right eye, mouth: as `measured` gives them of a map, which is what they are told by.
     """
-    points, seen = topology.reference_points, sample(position_map, topology.reference_texels).astype(np.float64)
-    scale, rotation, _ = similarity(points, seen, np.ones(len(points)))
+    scale, rotation, _ = pose_of(position_map, topology)
     down = np.float32(scale * _ARCH * rotation[:, 1])
     eyes, mouth = _eyes_and_mouth(topology)
     now, result = measured(position_map), position_map

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from .openings import opening_texels
-from .position_map import SIZE, Topology, load_topology
+from .position_map import SIZE, Topology, load_topology, sample
 
 GRID = 64                       # the fit looks at a 64x64 reading of the map; skin has no detail below that
 ITERATIONS = 3
@@ -66,6 +66,12 @@ def similarity(source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> t
     rotation = (u * sign[..., None, :]) @ vt
     scale = (s * sign).sum(-1) / (weighted * a).sum((-1, -2))
     return scale, rotation, target_centre[..., 0] - scale[..., None] * (rotation @ source_centre)[..., 0]
+
+
+def pose_of(position_map: np.ndarray, topology: Topology) -> tuple[float, np.ndarray, np.ndarray]:
+    """Scale, rotation (3, 3), translation (3,) that carry an average head (head frame, metres) onto a map (256, 256, 3) of any topology, in any frame."""
+    points = topology.reference_points
+    return similarity(points, sample(position_map, topology.reference_texels).astype(np.float64), np.ones(len(points)))
 
 
 class ShapeSpace:

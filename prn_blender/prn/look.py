@@ -1,5 +1,5 @@
 """How the network looks at the faces of a photograph: each in several crops, a second time where its first map puts it, and all round
-where that cannot be right. numpy only; reads pictures and runs the engine that it is given.
+where that cannot be right; and each eye by itself. numpy only; reads pictures, runs the engine that it is given and the shipped network for eyes.
 
 A network on hm08's layout, which is its own mirror image, sees every crop in three sizes, and each a second time mirrored, and the answers
 are averaged: what a network makes of a face depends a little on how it is cut, and the face does not. How far the answers are
@@ -18,8 +18,8 @@ from .contact import opened
 from .crop import Crop, crop_from_landmarks, roll_of
 from .engine import Engine
 from .eye_reader import open_eye_reader
-from .face_fit import similarity
-from .position_map import HM08, sample
+from .face_fit import pose_of
+from .position_map import HM08
 
 # The sizes in which a still's crop is seen, over its own.
 VIEWS = (0.93, 1.0, 1.07)
@@ -89,8 +89,7 @@ def run_network(image: np.ndarray, crops: list[Crop], engine: Engine) -> tuple[n
 def _with_openings(image: np.ndarray, look: _Look, engine: Engine) -> np.ndarray:
     """A look's map (256, 256, 3) with eyes and mouth as far open as the look says, and eyes as they are read by themselves, where they face it."""
     reader, topology = open_eye_reader(), engine.topology
-    points = topology.reference_points
-    _, rotation, _ = similarity(points, sample(look.position_map, topology.reference_texels).astype(np.float64), np.ones(len(points)))
+    _, rotation, _ = pose_of(look.position_map, topology)
     read, spread = reader.read(image, look.landmarks)
     share = _OWN_SPREAD**2 / (_OWN_SPREAD**2 + spread**2)
     wanted, now = look.openings.copy(), reader.measured(look.position_map)
@@ -152,10 +151,8 @@ def _look(image: np.ndarray, crop: Crop, engine: Engine, stay: bool = False) -> 
 
 def _own_crop(crop: Crop, position_map: np.ndarray, engine: Engine) -> Crop:
     """The crop that a map (256, 256, 3), in units of the one that it was seen in, asks for."""
-    topology = engine.topology
-    points = topology.reference_points
-    _, rotation, _ = similarity(points, sample(position_map, topology.reference_texels).astype(np.float64), np.ones(len(points)))
-    return crop_from_landmarks(crop.to_image(topology.landmarks_of(position_map)), engine.bundle.crop, roll_of(crop.turn @ rotation))
+    _, rotation, _ = pose_of(position_map, engine.topology)
+    return crop_from_landmarks(crop.to_image(engine.topology.landmarks_of(position_map)), engine.bundle.crop, roll_of(crop.turn @ rotation))
 
 
 def _between(one: float, other: float) -> float:
