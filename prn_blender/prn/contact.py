@@ -67,9 +67,12 @@ def opened(position_map: np.ndarray, openings: np.ndarray, measured: Callable[[n
             gaps = _gaps(position_map, opening)
             arch = np.sin(np.linspace(0, np.pi, len(gaps) + 2)[1:-1, None]).astype(np.float32)
             farthest, offsets = _FARTHEST, _spread(-arch * (gaps + down), opening, upper_share)
-        by_all = measured(position_map + offsets)[number] - now[number]
-        if by_all:      # rims that lie on each other cannot come nearer
-            result = result + offsets * np.float32(np.clip((openings[number] - now[number]) / by_all, 0, farthest))
+        wanted, share = openings[number] - now[number], 1.0
+        # Again and again, for an opening does not widen quite as its rims move.
+        for _ in range(3):
+            if reached := measured(position_map + np.float32(share) * offsets)[number] - now[number]:       # rims that touch cannot come nearer
+                share = float(np.clip(share * wanted / reached, 0, farthest))
+        result = result + np.float32(share) * offsets
     return result
 
 
