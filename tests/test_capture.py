@@ -8,14 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from bundles import write_constant_bundle
+from bundles import eyes_unread, write_constant_bundle  # noqa: F401
 from prn_blender.prn import ARKIT_NAMES, CaptureError, NoFaceError, OnnxEngine, capture_image, load_bundle
 from prn_blender.prn.arkit import MIRRORED
 from prn_blender.prn.capture import angles, place_face
 from prn_blender.prn.crop import Crop, crop_from_face_box, crop_from_landmarks, turn
 from prn_blender.prn.detector import FaceBox
 from prn_blender.prn.engine import open_engine
-from prn_blender.prn.eye_reader import EyeReader
 from prn_blender.prn.face_fit import load_shape_space
 from prn_blender.prn.image_io import load_image
 from prn_blender.prn.look import look_twice, run_network
@@ -71,15 +70,9 @@ def real_face():
     return capture_image(PHOTO)[0]
 
 
-@pytest.fixture
-def eyes_unread(monkeypatch):
-    """The photograph's own eyes count for nothing, as those of a map that has nothing to do with it must."""
-    monkeypatch.setattr(EyeReader, "read", lambda *_: (np.zeros(2), np.full(2, 1e9)))
-
-
 @pytest.mark.parametrize("surface", ["fitted", "raw"])
 @pytest.mark.parametrize("pose", [(0, 0, 0), (40, 0, 0), (-70, 10, 0), (20, -30, 0)])
-def test_pose_and_scale(tmp_path, photo, surface, pose, eyes_unread):
+def test_pose_and_scale(tmp_path, photo, surface, pose, eyes_unread):  # noqa: F811
     topology = load_topology()
     truth = mean_seen(turned(*pose))
     face = capture_image(photo, surface=surface, engine=engine_for(tmp_path, truth))[0]

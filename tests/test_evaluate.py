@@ -8,11 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from bundles import write_constant_bundle
+from bundles import eyes_unread, write_constant_bundle  # noqa: F401
 from prn_blender.prn import face_fit
 from prn_blender.prn.crop import Crop, crop_from_landmark_box
 from prn_blender.prn.detector import FaceBox
-from prn_blender.prn.eye_reader import EyeReader
 from prn_blender.prn.position_map import load_topology
 from training import evaluate
 
@@ -58,9 +57,7 @@ def run(data: Path, weights: Path, out: Path) -> dict:
     return json.loads(out.read_text())
 
 
-def test_figures_of_known_errors(tmp_path, weights, truth, capsys, monkeypatch):
-    # The constant network's eyes are not the photograph's.
-    monkeypatch.setattr(EyeReader, "read", lambda *_: (np.zeros(2), np.full(2, 1e9)))
+def test_figures_of_known_errors(tmp_path, weights, truth, capsys, eyes_unread):  # noqa: F811
     points = face_points(truth)
     size = np.sqrt(np.prod(points.max(0) - points.min(0)))
     # Two points moved within the box, so that the crop stays the same: one of the jaw line, one of the mouth.

@@ -9,12 +9,13 @@ import onnxruntime
 import pytest
 import torch
 
-from prn_blender.prn import skin_reader
+from prn_blender.prn import engine
 from prn_blender.prn.arkit import ARKIT_NAMES, MIRRORED
 from prn_blender.prn.engine import open_engine
 from prn_blender.prn.crop import crop_from_face_box
 from prn_blender.prn.detector import detect_faces
 from prn_blender.prn.errors import CaptureError
+from prn_blender.prn.eye_reader import EyeReader
 from prn_blender.prn.face_fit import in_head, load_shape_space, reading
 from prn_blender.prn.skin_motion import WINDOW, flow, picture
 from prn_blender.prn.skin_reader import OF_REST, SkinReader, laid_out, open_skin_reader
@@ -77,19 +78,20 @@ def test_what_has_moved_is_found_and_the_rest_is_alike():
     assert np.abs(flow(skin, skin)[0]).max() == 0
 
 
+@pytest.mark.parametrize("name, reader", [("skin", SkinReader), ("eyes", EyeReader)])
 @pytest.mark.parametrize("change, says", [("missing", "is missing: install the weights again"), ("damaged", "is damaged"), ("foreign", "is foreign")])
-def test_a_wrong_file_is_told_in_a_sentence(tmp_path, monkeypatch, change, says):
-    folder = tmp_path / "skin"
-    shutil.copytree(default_folder() / "skin", folder)
+def test_a_wrong_file_is_told_in_a_sentence(tmp_path, monkeypatch, change, says, name, reader):
+    folder = tmp_path / name
+    shutil.copytree(default_folder() / name, folder)
     if change == "missing":
         (folder / "prn.onnx").unlink()
     elif change == "damaged":
         (folder / "prn.onnx").write_bytes(b"no graph")
     else:
-        shutil.copytree(default_folder(), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("skin"))
-    monkeypatch.setattr(skin_reader, "default_folder", lambda: tmp_path)
+        shutil.copytree(default_folder(), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("skin", "eyes"))
+    monkeypatch.setattr(engine, "default_folder", lambda: tmp_path)
     with pytest.raises(CaptureError, match=says) as caught:
-        SkinReader()
+        reader()
     assert "\n" not in str(caught.value)
 
 

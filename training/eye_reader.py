@@ -30,6 +30,7 @@ from prn_blender.prn.eye_reader import EYE_PIXELS, INPUT, OUTPUTS, patches_of
 from prn_blender.prn.network import Residual, convolution
 from prn_blender.prn.position_map import SIZE, sample
 from prn_blender.prn.weights import write_bundle
+from training.averages import blend
 from training.cache import default_cache
 from training.drawing import SHARD, draw_beside, missing_shards
 from training.export import SOURCES, in_halves
@@ -208,7 +209,7 @@ def learn(photographs: Patches, heads: Patches, held_out: Patches, arguments: ar
             loss.backward()
             optimizer.step()
             step += 1
-            _blend(average, network, min(0.998, step / (step + 20)))
+            blend(average, network, min(0.998, step / (step + 20)))
         print(f"epoch {epoch + 1}, {(time.monotonic() - started) / 60:.1f} min: correlation of those left out {judge(average, everybody, _both(judged)):.4f}, "
               f"of those kept out of training {judge(average, held_out, torch.arange(len(held_out.openings))):.4f}", flush=True)
     return average
@@ -227,13 +228,6 @@ def judge(network: EyeNetwork, eyes: Patches, index: torch.Tensor) -> float:
     found = [network(eyes.pictures[some, edge:-edge, edge:-edge])[0] for some in index.split(256)]
     network.train()
     return correlation(torch.cat(found).numpy(), eyes.openings[index].numpy())
-
-
-@torch.no_grad()
-def _blend(network: nn.Module, other: nn.Module, keep: float) -> None:
-    """Bring a network's weights nearer to another's; `keep` is the share of its own that stays."""
-    for mine, its in zip(network.state_dict().values(), other.state_dict().values()):
-        mine.copy_(keep * mine + (1 - keep) * its if mine.is_floating_point() else its)
 
 
 def export(network: EyeNetwork, folder: Path, texels: np.ndarray, learned: dict[str, int]) -> None:

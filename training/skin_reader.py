@@ -27,6 +27,7 @@ from prn_blender.prn.position_map import SIZE
 from prn_blender.prn.skin_motion import WINDOW
 from prn_blender.prn.skin_reader import GIVEN, OF_REST, OUTPUTS
 from prn_blender.prn.weights import load_bundle, load_tensors, write_bundle
+from training.averages import blend
 from training.cache import default_cache
 from training.drawing import SHARD, draw_beside, missing_shards
 from training.export import SOURCES
@@ -217,7 +218,7 @@ def learn(network: SkinNetwork, pairs: Pairs, held_out: Pairs, kept: Path, argum
         optimizer.step()
         step += 1
         keep = min(0.998, step / (step + 20))
-        _blend(average, network, keep)
+        blend(average, network, keep)
         if time.monotonic() - told > 120:
             told = time.monotonic()
             print(f"{(told - started) / 60:.0f} min, {step * arguments.batch} pairs: {judge(average, held_out)}", flush=True)
@@ -232,15 +233,8 @@ def mean_of(one: SkinNetwork, other: SkinNetwork) -> SkinNetwork:
     """The network with the means of two networks' weights, which began alike and learned from other pairs or longer: better than either on people kept
     out (Wortsman et al., "Model soups", ICML 2022)."""
     mean = copy.deepcopy(one)
-    _blend(mean, other, 0.5)
+    blend(mean, other, 0.5)
     return mean
-
-
-@torch.no_grad()
-def _blend(network: SkinNetwork, other: SkinNetwork, keep: float) -> None:
-    """Bring a network's weights nearer to another's; `keep` is the share of its own that stays."""
-    for mine, its in zip(network.state_dict().values(), other.state_dict().values()):
-        mine.copy_(keep * mine + (1 - keep) * its if mine.is_floating_point() else its)
 
 
 def export(network: SkinNetwork, folder: Path, learned: int, people: int, pairs: Pairs) -> None:

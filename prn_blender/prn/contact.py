@@ -1,5 +1,5 @@
-"""Lids that meet and lips that touch: small corrections where the shapes alone leave a slit, or pass through each other, or the map has an eye or
-the mouth farther open than the photograph.
+"""Lids that meet and lips that touch: small corrections where the shapes alone leave a slit, or pass through each other, or a map has an eye or
+the mouth open otherwise than its photograph.
 
 The rims of an opening face each other texel by texel: along each column of the map, the last texel above it and the first
 one below. What lies between them is shared out to both rims and fades away from them. Pure numbers: numpy and OpenCV.

@@ -10,7 +10,7 @@ import importlib.util
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
@@ -18,7 +18,10 @@ from .arkit import ARKIT_NAMES
 from .errors import CaptureError
 from .position_map import HM08, SIZE, Topology
 from .small_map import SMALL
-from .weights import Bundle, load_bundle, load_tensors
+from .weights import Bundle, default_folder, load_bundle, load_tensors
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 _INPUT = "image"
 _OUTPUTS = ["position_map", "expression"]
@@ -95,6 +98,25 @@ class OnnxEngine:
                 f"The weights file '{self._path}' is foreign, its outputs have the wrong size: {_OWN_WEIGHTS}."
             )
         return maps, expression
+
+
+def open_small_network(name: str, inputs: tuple[str, ...], threads: int | None = None) -> tuple[onnxruntime.InferenceSession, Bundle]:
+    """One of the shipped networks beside the first, ready to run, and its bundle. inputs: its own. threads: as in `OnnxEngine`.
+
+    Raises CaptureError if `weights/<name>` is missing, damaged, or a network with other inputs.
+    """
+    import onnxruntime
+
+    bundle = load_bundle(default_folder() / name)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(bundle.onnx_path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    if {node.name for node in session.get_inputs()} != set(inputs):
+        raise CaptureError(f"The weights file '{bundle.onnx_path}' is foreign, not a network for {name}: {_OWN_WEIGHTS}.")
+    return session, bundle
 
 
 class TorchEngine:

@@ -14,9 +14,8 @@ from functools import lru_cache
 import numpy as np
 
 from .crop import Crop
-from .errors import CaptureError
+from .engine import open_small_network
 from .position_map import sample
-from .weights import default_folder, load_bundle
 
 EYE_PIXELS = 64
 _SIDE = 0.42  # of a patch, over the size of the 68 landmarks' box (the root of its area)
@@ -39,15 +38,7 @@ class EyeReader:
 
     def __init__(self) -> None:
         """Raises CaptureError if `weights/eyes` is missing, damaged, or no such network."""
-        import onnxruntime
-
-        bundle = load_bundle(default_folder() / "eyes")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(bundle.onnx_path.read_bytes(), options, providers=["CPUExecutionProvider"])
-        if [node.name for node in self._session.get_inputs()] != [INPUT]:
-            raise CaptureError(f"The weights file '{bundle.onnx_path}' is foreign, not a network for eyes: use the weights that came with the program.")
+        self._session, bundle = open_small_network("eyes", (INPUT,))
         # Texels (column, row) of three pairs of points across the left eye, the right eye and the mouth, (3, 3, 2, 2), and of their corners, (3, 2, 2).
         self._across, self._corners = (np.array(json.loads(bundle.metadata[name]), np.float32) for name in ("across", "corners"))
 

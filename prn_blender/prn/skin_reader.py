@@ -15,10 +15,9 @@ from functools import lru_cache
 import numpy as np
 
 from .arkit import ARKIT_NAMES
-from .errors import CaptureError
+from .engine import open_small_network
 from .face_fit import GRID, ShapeSpace
 from .skin_motion import WINDOW
-from .weights import default_folder, load_bundle
 
 _QUARTER = tuple(slice(part.start // 4, part.stop // 4) for part in WINDOW)
 INPUTS = ("picture", "motion", "unlike", "map", "weights", "rotation")
@@ -51,15 +50,7 @@ class SkinReader:
 
     def __init__(self) -> None:
         """Raises CaptureError if `weights/skin` is missing, damaged, or no such network."""
-        import onnxruntime
-
-        bundle = load_bundle(default_folder() / "skin")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = 1        # the solve has threads of its own
-        self._session = onnxruntime.InferenceSession(bundle.onnx_path.read_bytes(), options, providers=["CPUExecutionProvider"])
-        if {node.name for node in self._session.get_inputs()} != set(GIVEN):
-            raise CaptureError(f"The weights file '{bundle.onnx_path}' is foreign, not a network for skin: use the weights that came with the program.")
+        self._session, _ = open_small_network("skin", GIVEN, threads=1)       # the solve has threads of its own
 
     def read(self, frames: dict[str, np.ndarray], rest: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """How far the ARKit weights of N frames are from those at rest, (N, 52), and the standard deviations of its errors (N, 52).
