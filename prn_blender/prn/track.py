@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Literal
 
 import cv2
@@ -20,9 +21,11 @@ import numpy as np
 from .ahead import ahead
 from .crop import Crop, crop_from_face_box, crop_from_landmarks, face_square, roll_of
 from .detector import FaceBox, confirm_face, detect_faces
+from .edge_skew import EdgeSkew
 from .engine import Engine, open_engine
 from .errors import CaptureCancelled
 from .face_fit import similarity
+from .position_map import HM08
 from .small_map import Places, whole
 from .threads import one_thread_each
 from .video import Video, VideoFrame, open_video
@@ -134,6 +137,7 @@ class _Track:
     seen: float = 0.0
     calm: bool = False  # whether the last crops lay where the face was
     doubts: int = 0  # frames in a row in which the detector did not see it
+    skew: EdgeSkew = field(default_factory=EdgeSkew)
 
     def ahead(self, frames: int) -> Crop:
         """Where to look for the face so many frames later."""
@@ -274,13 +278,15 @@ class _Tracker:
             number = self.numbers
             self.numbers += 1
         for _ in range(_SETTLING):
-            settled = self._read([(number, frame, crop)])[0]
+            track = _Track(number, crop, checked=frame.time, seen=frame.time)
+            settled = self._read([(track, frame, crop)])[0]
             if settled.misshapen:
                 break
             before, crop = crop, settled.own
             if _disagreement(crop, before) < _NEAR:
                 break
-        self.tracks.append(_Track(number, crop, checked=frame.time, seen=frame.time))
+        track.crop = crop
+        self.tracks.append(track)
 
     # ---- following them ----------------------------------------------------------------------------------------------
 
@@ -290,7 +296,7 @@ class _Tracker:
         if not self.tracks:
             return found
         tracks = list(self.tracks)
-        readings = iter(self._read([(track.number, frame, track.ahead(step + 1))
+        readings = iter(self._read([(track, frame, track.ahead(step + 1))
                                     for track in tracks for step, frame in enumerate(batch)]))
         for track, row in [(track, [next(readings) for _ in batch]) for track in tracks]:
             off = [_disagreement(reading.own, reading.face.crop) for reading in row]
@@ -298,7 +304,7 @@ class _Tracker:
             for step, (frame, reading) in enumerate(zip(batch, row)):
                 if off[step] > 1:
                     # The head moved otherwise than expected: once more, where it is.
-                    reading = self._read([(track.number, frame, reading.own)])[0]
+                    reading = self._read([(track, frame, reading.own)])[0]
                 own = reading.own
                 if reading.misshapen:
                     track.doubts += 1
@@ -321,14 +327,17 @@ class _Tracker:
             faces.sort(key=lambda face: -face.crop.side)
         return found
 
-    def _read(self, wanted: list[tuple[int, VideoFrame, Crop]]) -> list[_Reading]:
-        """One forward pass over some crops, each with its track's number and its frame."""
+    def _read(self, wanted: list[tuple[_Track, VideoFrame, Crop]]) -> list[_Reading]:
+        """One forward pass over some crops, each with its track and its frame, those of a track one after the other."""
         size = self.engine.input_size
         # Half a pixel to or fro tells the network nothing, and such squares are cut quickly.
         crops = [crop.snapped(size) for _, _, crop in wanted]
-        # With streaks: of a take's expressions, blinks above all, more is read so, and one head is solved for from all its frames.
         pictures = np.stack([crop.shown(frame.image, size, streaks=True) for (_, frame, _), crop in zip(wanted, crops)])
         maps, expressions = self.engine.run(pictures)
+        if self.topology.name == HM08:
+            for _, row in groupby(zip(wanted, crops, maps), lambda one: one[0][0].number):
+                asked, cut, seen = zip(*row)
+                asked[0][0].skew.take_off(seen, [frame.image for _, frame, _ in asked], cut, self.engine)
         points, count = self.topology.reference_points, len(self.topology.landmarks)
         placed = self._places.of(maps).astype(np.float64)
         landmarks, seen = placed[:, :count], placed[:, count:]
@@ -336,10 +345,10 @@ class _Tracker:
         away = (seen - translation[:, None]) @ rotation / scale[:, None, None] - points
         misshapen = np.sqrt((away ** 2).sum(2).mean(1)) > _MISSHAPEN
         readings = []
-        for i, ((number, _, _), crop) in enumerate(zip(wanted, crops)):
+        for i, ((track, _, _), crop) in enumerate(zip(wanted, crops)):
             grey = cv2.transform(cv2.resize(pictures[i], (_DETAIL, _DETAIL), interpolation=cv2.INTER_AREA).astype(np.float32), _GREY)
             sharpness = float(np.log(cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_32F))[1][0, 0] + 1e-3))
-            face = TrackedFace(number, crop, maps[i], None if expressions is None else expressions[i], sharpness)
+            face = TrackedFace(track.number, crop, maps[i], None if expressions is None else expressions[i], sharpness)
             # A crop leans in steps, as each of them moves the map a little.
             off = roll_of(rotation[i])
             roll = crop.roll if abs(off) < _ASLANT else _STEP * float(np.round((crop.roll + off) / _STEP))
