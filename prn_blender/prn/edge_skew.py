@@ -1,20 +1,26 @@
-"""What streaks beyond a picture's edge do to a face's maps, followed through a video, and taken off them. numpy only; runs the engine that it is given.
+"""What streaks beyond a picture's edge do to a face's maps, followed through a video, and taken off them. numpy and OpenCV only; runs the engine that it is
+given.
 
-Where a crop reaches beyond the picture, the network sees expressions, blinks above all, best with streaks there, and heads without them: of real faces
-that are turned it then makes skewed ones (crop.py, look.py). A photograph is looked at both ways. Of a video every crop is seen with streaks, and one in
-a batch without: what differs hardly changes from one batch to the next, as neither head nor edge do, while expressions come and go.
+Where a crop reaches beyond the picture, the network sees expressions best with streaks there, and heads without them: of real faces that are turned it
+then makes skewed ones (crop.py, look.py). A photograph is looked at both ways. Of a video every crop is seen with streaks, and one in a batch without:
+how the two maps differ hardly changes from one batch to the next, as neither head nor edge do. Eyes and mouth move as one with what is round them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
+import cv2
 import numpy as np
 
 from .crop import Crop
 from .engine import Engine
+from .fill import pull_push
+from .position_map import SIZE, Topology
 
-_NEWEST = 0.5  # how much the newest difference counts against all before: there is some noise and some expression in each
+_NEWEST = 0.5  # how much the newest difference counts against all before
+_ABOUT = 16  # texels about eyes and mouth that move as one with their surroundings
 
 
 class EdgeSkew:
@@ -37,4 +43,15 @@ class EdgeSkew:
     def _skew(position_map: np.ndarray, image: np.ndarray, crop: Crop, engine: Engine) -> np.ndarray:
         if crop.within(image):
             return np.zeros_like(position_map)
-        return position_map - engine.run(crop.shown(image, engine.input_size)[None])[0][0]
+        differing = position_map - engine.run(crop.shown(image, engine.input_size)[None])[0][0]
+        return pull_push(differing, _beside(engine.topology, len(differing)))
+
+
+@lru_cache(maxsize=2)
+def _beside(topology: Topology, size: int) -> np.ndarray:
+    """(size, size) float32: 1 where a map does not show eyes, mouth, or what is about them."""
+    about = np.zeros((SIZE, SIZE), np.uint8)
+    for opening in (slice(36, 42), slice(42, 48), slice(48, 60)):
+        cv2.fillConvexPoly(about, cv2.convexHull(np.round(topology.landmarks[opening]).astype(np.int32)), 1)
+    about = cv2.dilate(about, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _ABOUT + 1,) * 2))
+    return (cv2.resize(about.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA) == 0).astype(np.float32)
