@@ -26,6 +26,7 @@ from prn_blender.prn.errors import CaptureError
 from prn_blender.prn.image_io import load_image
 from prn_blender.prn.look import look_twice, run_network
 from prn_blender.prn.position_map import load_topology, sample
+from prn_blender.prn.track import capture_video
 from prn_blender.prn.weights import load_bundle
 from training.cache import default_cache
 from training.drawing import write_samples
@@ -37,6 +38,7 @@ HEADS = 600
 CAPTURED_EVERY = 10             # of the photographs kept out of training
 LEANING = 0, 15, 30, 45, 60, 90, 135, 180                           # degrees
 TIGHT = 1.6, 1.4, 1.25, 1.1
+STILL, FOUND = 8, 20.0          # frames of a clip of one photograph; NME, %, beyond which something else was found than the face
 # What is left of a photograph's light, and the haze's grey level besides.
 DULL = {"a third of the light": (0.35, 0), "a sixth": (0.15, 0), "a twentieth": (0.05, 0), "haze, two fifths of the contrast": (0.4, 90),
         "a fifth": (0.2, 120), "a tenth": (0.1, 135)}
@@ -253,23 +255,39 @@ def measure_dull(photographs: Photographs, kit: Kit, engine: OnnxEngine) -> dict
 # ---- photographs that end near the face ---------------------------------------------------------------------------------
 
 
-def measure_tight(faces: list[Face], engine: OnnxEngine) -> dict[str, float]:
-    """Mean of the yaw bins' NME of the fitted surface, crops from the true box, where a photograph is cut to a square round the face, by the square's side
-    over the landmarks' box."""
-    topology, figures = load_topology(), {}
+def tight(face: Face, size: float) -> tuple[np.ndarray, Crop, np.ndarray]:
+    """A photograph cut to a square round the face, `size` of the landmarks' box; the face's crop in it; the square's corner (2,), pixels."""
+    image, crop = load_image(face.image), crop_from_landmark_box(*face.box)
+    centre, reach = np.array([crop.center_x, crop.center_y]), crop.side / SIDE_PER_LANDMARK_BOX * size / 2
+    low, high = np.maximum(centre - reach, 0).astype(int), (centre + reach).astype(int)
+    return np.ascontiguousarray(image[low[1]:high[1], low[0]:high[0]]), Crop(*(centre - low), crop.side), low
+
+
+def measure_tight(faces: list[Face], engine: OnnxEngine, of_videos: OnnxEngine) -> dict[str, Any]:
+    """Mean of the yaw bins' NME where a photograph is cut to a square round the face, by the square's side over the landmarks' box: of the fitted surface,
+    crops from the true box; and of the map in the last of so many equal frames of a video, crops from our detector. How many that misses."""
+    topology = load_topology()
+    figures: dict[str, Any] = {"photograph": {}, "video": {}, "missed in the video": {}}
     for size in TIGHT:
-        errors: dict[str, list[float]] = {}
+        errors: dict[str, dict[str, list[float]]] = {"photograph": {}, "video": {}}
+        missed = 0
         for face in faces:
-            image, crop = load_image(face.image), crop_from_landmark_box(*face.box)
-            reach = crop.side / SIDE_PER_LANDMARK_BOX * size / 2
-            low = np.maximum(np.array([crop.center_x, crop.center_y]) - reach, 0).astype(int)
-            high = (np.array([crop.center_x, crop.center_y]) + reach).astype(int)
-            part = Crop(crop.center_x - low[0], crop.center_y - low[1], crop.side)
-            maps, expression = run_network(np.ascontiguousarray(image[low[1]:high[1], low[0]:high[0]]), [part], engine)
-            points = part.to_image(topology.landmarks_of(fit_face(maps[0], expression[0], topology).position_map))
-            points[:, :2] += low
-            errors.setdefault(next(name for name in BINS if in_bin(face, name)), []).append(nme(points, face)[0])
-        figures[str(size)] = rounded(np.mean([np.mean(values) for values in errors.values()]))
+            picture, crop, low = tight(face, size)
+            maps, expression = run_network(picture, [crop], engine)
+            found = {"photograph": crop.to_image(topology.landmarks_of(fit_face(maps[0], expression[0], topology).position_map))}
+            *_, last = capture_video([picture] * STILL, engine=of_videos)
+            if last.faces:
+                found["video"] = last.faces[0].crop.to_image(topology.landmarks_of(last.faces[0].crop_map))
+            off = {name: nme(points + (*low, 0), face)[0] for name, points in found.items()}
+            if off.get("video", np.inf) > FOUND:
+                off.pop("video", None)
+                missed += 1
+            yaw = next(name for name in BINS if in_bin(face, name))
+            for name, error in off.items():
+                errors[name].setdefault(yaw, []).append(error)
+        for name, bins in errors.items():
+            figures[name][str(size)] = rounded(np.mean([np.mean(values) for values in bins.values()]))
+        figures["missed in the video"][str(size)] = missed
     return figures
 
 
@@ -384,7 +402,7 @@ def main() -> int:
     figures = {"heads": measure_heads(held_out_heads(options.cache, options.faces, kit), kit, engine),
                "photographs": measure_photographs(validation, kit, engine),
                "leaning": measure_leaning(validation, kit, engine), "dull": measure_dull(validation, kit, engine),
-               "tight": measure_tight(evaluated, engine), "disturbed": measure_disturbed(evaluated, engine)}
+               "tight": measure_tight(evaluated, engine, OnnxEngine(load_bundle(options.weights), quantized=True)), "disturbed": measure_disturbed(evaluated, engine)}
     tell(figures, options.json)
     return 0
 
