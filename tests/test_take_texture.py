@@ -7,7 +7,7 @@ import pytest
 from clips import portrait
 from prn_blender.prn.performance import capture_performance
 from prn_blender.prn.position_map import SIZE
-from prn_blender.prn.take_texture import in_light_of, make_take_texture
+from prn_blender.prn.take_texture import front_capture, in_light_of, make_take_texture
 
 RATE, COVERED, BARE = 10, 5, 12
 FLESH = np.s_[120:180, 50:100]  # the map's cheek that the thing is before
@@ -43,6 +43,21 @@ def test_what_covers_the_front_comes_from_another_moment(clip):
     rest = np.ones((512, 512), bool)
     rest[200:400, 60:240] = False
     assert (np.abs(covered.astype(int) - bared).max(-1)[rest] > 12).mean() < 0.01
+
+
+def test_what_hides_half_of_the_face_makes_another_frame_the_front():
+    frames = [portrait() for _ in range(2 * BARE)]
+    for step, frame in enumerate(frames):
+        if step < BARE:
+            cv2.rectangle(frame, (100, 128), (140, 180), (70, 75, 80), -1)
+        else:
+            frame[:] = cv2.GaussianBlur(frame, (0, 0), 0.7)
+    performance = capture_performance(frames, fps=RATE)
+    fronts = performance.key_frames["front"]
+    assert fronts[0].frame < BARE and fronts[0].merit > fronts[-1].merit
+    chosen, = [key.frame for key in fronts if key.image is front_capture(performance).image]
+    assert chosen >= BARE
+    assert grey(make_take_texture(performance, 512)) < 0.01
 
 
 def test_only_the_face_of_a_key_frame_is_kept():

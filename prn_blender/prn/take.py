@@ -36,6 +36,7 @@ class KeyFrame:
     frame: int  # index in the video
     image: np.ndarray  # (H, W, 3) uint8 RGB, what of it shows the face
     face: TrackedFace  # its crop in pixels of that image
+    merit: float  # how good it is of its kind: sharp, large, at rest, in logarithms
 
 
 @dataclass

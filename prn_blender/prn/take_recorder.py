@@ -39,7 +39,7 @@ class TrackNotes:
         self.poses: list[tuple[float, np.ndarray, np.ndarray]] = []  # pixels per metre, head to image, pixels
         self.errors: list[float] = []  # metres, RMS: how far the map is from being a head
         self.size = 0.0  # pixels, summed over the frames: how much of the take this face is
-        self.best: dict[str, list[tuple[float, float, KeyFrame]]] = {}  # by kind: how good, when, and the frame; the best first
+        self.best: dict[str, list[tuple[float, KeyFrame]]] = {}  # by kind: when, and the frame; the best first
         self._lately: list[tuple[float, np.ndarray]] = []  # times and ARKit weights of the last frames
 
     def note(self, frame: TrackedFrame, face: TrackedFace) -> None:
@@ -81,11 +81,11 @@ class TrackNotes:
     def _keep(self, kind: str, value: float, frame: TrackedFrame, face: TrackedFace) -> None:
         """Among the best of its kind, if it is one of them: of frames that are near each other the best alone."""
         kept, most = self.best.setdefault(kind, []), _FRONTS if kind == "front" else 1
-        near = [one for one in kept if most == 1 or abs(one[1] - frame.time) < _APART]
-        if any(one[0] >= value for one in near) or len(kept) - len(near) == most and kept[-1][0] >= value:
+        near = [one for one in kept if most == 1 or abs(one[0] - frame.time) < _APART]
+        if any(key.merit >= value for _, key in near) or len(kept) - len(near) == most and kept[-1][1].merit >= value:
             return
-        found = (value, frame.time, _key_frame(frame, face))
-        self.best[kind] = sorted([*(one for one in kept if one not in near), found], key=lambda one: -one[0])[:most]
+        found = (frame.time, _key_frame(frame, face, value))
+        self.best[kind] = sorted([*(one for one in kept if one not in near), found], key=lambda one: -one[1].merit)[:most]
 
     def good(self) -> np.ndarray:
         """Indices of the recorded frames whose map is a head; the others count as gaps."""
@@ -110,14 +110,14 @@ class TrackNotes:
         return int(np.clip(np.round(time * grid.fps) - grid.start, 0, count - 1))
 
 
-def _key_frame(frame: TrackedFrame, face: TrackedFace) -> KeyFrame:
+def _key_frame(frame: TrackedFrame, face: TrackedFace, merit: float) -> KeyFrame:
     """The part of a frame in which the face is: whole frames of 4K would take much memory."""
     crop, size = face.crop, np.array(frame.image.shape[1::-1])
     centre, reach = np.array([crop.center_x, crop.center_y]), _REACH * crop.side
     low = np.clip(np.floor(centre - reach), 0, size - 1).astype(int)
     high = np.clip(np.ceil(centre + reach) + 1, low + 1, size).astype(int)
     moved = replace(crop, center_x=crop.center_x - low[0], center_y=crop.center_y - low[1])
-    return KeyFrame(frame.index, frame.image[low[1]:high[1], low[0]:high[0]].copy(), replace(face, crop=moved))
+    return KeyFrame(frame.index, frame.image[low[1]:high[1], low[0]:high[0]].copy(), replace(face, crop=moved), merit)
 
 
 class Recorder(TrackNotes):

@@ -1,10 +1,12 @@
 """One texture from the best frames of a take. numpy and OpenCV only; reads key frames, gives an array.
 
-The skin comes from the calmest frontal frame; where a hand or a microphone is before it there, from another frontal one; what
-none of them shows well from frames turned to either side, the inside of the mouth from a frame in which it stands open.
+The skin comes from a calm and sharp frontal frame with little before the face; where a hand or a microphone is before it there, from another frontal one;
+what none of them shows well from frames turned to either side, the inside of the mouth from a frame in which it stands open.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -15,9 +17,11 @@ from .head_texture import complete_head, size_on_map
 from .openings import opening_texels
 from .position_map import SIZE, Topology
 from .take import KeyFrame, Performance
-from .texture import DARKEST, connected, in_light, light_between, make_texture, seen_colours, smooth_step, texture_and_knowledge
+from .texture import DARKEST, connected, in_light, inner_face, light_between, make_texture, seen_colours, smooth_step, texture_and_knowledge
 
 _SIDE_GAIN = 0.15  # cosine by which a turned frame has to see a texel better than the frontal one
+_BARER = 4.0  # what the share of the face that is clear skin counts beside a key frame's merit: a tenth of it as much as ten degrees of yaw
+_ALIKE = 0.03  # of a crop's side: a blur in which all are equally sharp
 _COVERED = 9  # texels: what is no wider and looks less like skin than in another frame is the rim of a brow or of a lip
 _BARE = 0.3, 0.7  # how much more like skin another frame has to look there, to count, and to count alone
 _UNLIKE = 0.15, 0.4  # of the logarithms of colours: where something covers one of two frames
@@ -37,9 +41,10 @@ def make_take_skin(performance: Performance, size: int = 2048) -> np.ndarray:
 def merged(performance: Performance, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The texture in the map's layout, and how far each of its texels comes from the footage (256, 256)."""
     kinds = performance.key_frames
-    front = front_capture(performance)
+    fronts = _fronts(performance)
+    front = fronts[0].capture
     texture, known = texture_and_knowledge(front, size)
-    texture = _bared(texture, front, [key_capture(key, performance.topology) for key in kinds.get("front", ())[1:]])
+    texture = _bared(texture, fronts)
     for side in ("left", "right"):
         if side in kinds:
             turned = key_capture(kinds[side][0], performance.topology)
@@ -59,8 +64,7 @@ def merged(performance: Performance, size: int) -> tuple[np.ndarray, np.ndarray]
 
 def front_capture(performance: Performance) -> FaceCapture:
     """The take's frame that shows the face best from the front, as the capture of a photograph."""
-    kinds = performance.key_frames
-    return key_capture((kinds.get("front") or next(iter(kinds.values())))[0], performance.topology)
+    return _fronts(performance)[0].capture
 
 
 def key_capture(key: KeyFrame, topology: Topology) -> FaceCapture:
@@ -71,24 +75,51 @@ def key_capture(key: KeyFrame, topology: Topology) -> FaceCapture:
                       INTEROCULAR, {})
 
 
-def _bared(texture: np.ndarray, front: FaceCapture, others: list[FaceCapture]) -> np.ndarray:
-    """The front's texture with skin of other frontal frames where something covers it in the front alone.
+@dataclass(frozen=True)
+class _Front:
+    """A key frame from the front."""
+
+    capture: FaceCapture
+    colours: np.ndarray  # (256, 256, 3) uint8, and how far it is this face's, and clear skin: as `seen_colours` gives them
+    seen: np.ndarray
+    clear: np.ndarray
+
+
+def _fronts(performance: Performance) -> list[_Front]:
+    """The key frames from the front, the best one first, of which a hand or a microphone hides as little as possible."""
+    topology = performance.topology
+    keys = performance.key_frames.get("front") or next(iter(performance.key_frames.values()))
+    fronts = [_Front(capture, *seen_colours(capture, SIZE)) for capture in (key_capture(key, topology) for key in keys)]
+    if len(fronts) > 1:
+        inner = inner_face(topology)
+        # Sharp skin looks less alike than blurred: compared is what is left of all when they are blurred.
+        bare = [np.average(seen_colours(_blurred(front.capture), SIZE)[2], weights=inner) for front in fronts]
+        best = int(np.argmax([key.merit + _BARER * share for key, share in zip(keys, bare)]))
+        fronts.insert(0, fronts.pop(best))
+    return fronts
+
+
+def _blurred(face: FaceCapture) -> FaceCapture:
+    return replace(face, image=cv2.GaussianBlur(face.image, (0, 0), _ALIKE * face.crop.side))
+
+
+def _bared(texture: np.ndarray, fronts: list[_Front]) -> np.ndarray:
+    """The first front's texture with skin of the others where something covers it in the first alone.
 
     What covers a face does not look like its skin; nor do brows, lips and beards, but these do so in all frames.
     """
-    shown, _, clear = seen_colours(front, SIZE)
-    for other in others:
-        _, seen, bare = seen_colours(other, SIZE)
-        more = cv2.morphologyEx(bare - clear, cv2.MORPH_OPEN, np.ones((_COVERED, _COVERED)))
+    shown, clear = fronts[0].colours, fronts[0].clear
+    for other in fronts[1:]:
+        more = cv2.morphologyEx(other.clear - clear, cv2.MORPH_OPEN, np.ones((_COVERED, _COVERED)))
         share = smooth_step(more, *_BARE)
         if share.max() < 1:
             continue
-        colours = in_light_of(shown, seen_colours(other, len(texture))[0], clear * bare)
+        colours = in_light_of(shown, seen_colours(other.capture, len(texture))[0], clear * other.clear)
         # All that covers it, also where the other frame shows a lip there; but nothing that covers the other frame.
         unlike = np.abs(np.log((shown + DARKEST) / (_small(colours) + DARKEST))).max(-1)
-        share = connected(smooth_step(unlike, *_UNLIKE) * seen * np.minimum(1, 1 + bare - clear), share)
+        share = connected(smooth_step(unlike, *_UNLIKE) * other.seen * np.minimum(1, 1 + other.clear - clear), share)
         texture = laid_over(texture, colours, share)
-        clear = clear + share * (bare - clear)
+        clear = clear + share * (other.clear - clear)
     return texture
 
 
