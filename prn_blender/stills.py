@@ -18,9 +18,10 @@ import numpy as np
 
 from .footage import Picture
 from .prn.capture import FaceCapture, capture_image
-from .prn.detector import FaceBox, detect_faces
+from .prn.detector import FaceBox
 from .prn.engine import EngineChoice, open_engine
 from .prn.errors import NoFaceError
+from .prn.faces import find_faces
 from .prn.image_io import load_image
 from .prn.skin import make_skin
 from .prn.video import read_frame
@@ -103,7 +104,7 @@ def _look(picture: Picture, report: Report) -> Looked:
     image = load_image(picture.path) if picture.frame is None else read_frame(picture.path, picture.frame)
     loaded = time.perf_counter()
     report("Looking for faces", 0.1)
-    boxes = detect_faces(image, lying=True)
+    boxes = find_faces(image)
     return Looked(image, boxes, {"load": loaded - started, "detect": time.perf_counter() - loaded})
 
 

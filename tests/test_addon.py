@@ -169,7 +169,7 @@ def test_all_faces_or_the_second(addon, tmp_path):
 
 def test_changing_an_option_afterwards_does_not_capture_again(addon, monkeypatch):
     bpy.ops.prn.capture_image(filepath=str(PORTRAIT), topology="GRID")
-    monkeypatch.setattr(stills, "detect_faces", None)
+    monkeypatch.setattr(stills, "find_faces", None)
     monkeypatch.setattr(stills, "capture_image", None)
     monkeypatch.setattr(stills, "make_skin", None)
     assert bpy.ops.prn.capture_image(filepath=str(PORTRAIT), topology="LOOPS") == {"FINISHED"}

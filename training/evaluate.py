@@ -22,9 +22,10 @@ import numpy as np
 from prn_blender.prn import face_fit
 from prn_blender.prn.capture import fit_face
 from prn_blender.prn.crop import crop_from_face_box, crop_from_landmark_box
-from prn_blender.prn.detector import FaceBox, detect_faces
+from prn_blender.prn.detector import FaceBox
 from prn_blender.prn.engine import OnnxEngine
 from prn_blender.prn.errors import CaptureError
+from prn_blender.prn.faces import find_faces
 from prn_blender.prn.image_io import load_image
 from prn_blender.prn.look import look_twice, run_network
 from prn_blender.prn.position_map import SIZE, load_topology
@@ -164,7 +165,7 @@ def measure(faces: list[Face], engine: OnnxEngine) -> dict[str, list[float]]:
     for done, (path, present) in enumerate(by_image.items()):
         image = load_image(path)
         started = time.perf_counter()
-        boxes = detect_faces(image, lying=True)
+        boxes = find_faces(image)
         seconds["detect"].append(time.perf_counter() - started)
         for face in present:
             face.found = matching_box(boxes, face)

@@ -20,9 +20,9 @@ from prn_blender.prn import face_fit
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.capture import fit_face
 from prn_blender.prn.crop import SIDE_PER_LANDMARK_BOX, Crop, crop_from_face_box, crop_from_landmark_box, crop_from_landmarks
-from prn_blender.prn.detector import detect_faces
 from prn_blender.prn.engine import OnnxEngine
 from prn_blender.prn.errors import CaptureError
+from prn_blender.prn.faces import find_faces
 from prn_blender.prn.image_io import load_image
 from prn_blender.prn.look import look_twice, run_network
 from prn_blender.prn.position_map import load_topology, sample
@@ -213,7 +213,7 @@ def measure_captured(photographs: Photographs, kit: Kit, engine: OnnxEngine,
     for number, index in enumerate(range(0, len(photographs), CAPTURED_EVERY)):
         points = photographs.points[index, photographs.usable, :2]
         picture, truth = change(number, photographs.pixels[photographs.chosen[index]], points)
-        boxes = detect_faces(picture, lying=True)
+        boxes = find_faces(picture)
         error = np.inf
         if boxes:
             (crop,), maps, _ = look_twice(picture, [crop_from_face_box(boxes[0])], engine)

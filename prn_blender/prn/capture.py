@@ -19,9 +19,10 @@ from . import face_fit
 from .blinks import closed, shut
 from .contact import shut_eyes
 from .crop import Crop, crop_from_face_box
-from .detector import FaceBox, detect_faces
+from .detector import FaceBox
 from .engine import Engine, open_engine
 from .errors import CaptureError, NoFaceError
+from .faces import find_faces
 from .image_io import MIN_SIDE, load_image
 from .look import look_twice
 from .position_map import HM08, SIZE, Topology
@@ -80,7 +81,7 @@ def capture_image(
     one, counted from the largest, which is 1. surface: "fitted" is clean, "raw" is what the networks gave; weights with
     another topology than the program's own always give it raw, because the fit's shape space is hm08's.
     interocular: the real distance between the eyes' centres in metres, which sets the scale. boxes: where the faces
-    are, if `detect_faces` has told already. engine: the network to use; by default the shipped weights, loaded once.
+    are, if `find_faces` has told already. engine: the network to use; by default the shipped weights, loaded once.
     Raises NoFaceError if there is no face, CaptureError if the picture, the weights or the face's number are wrong.
     """
     if surface not in ("fitted", "raw"):
@@ -90,7 +91,7 @@ def capture_image(
     started = time.perf_counter()
     image, name = _picture(source)
     loaded = time.perf_counter()
-    boxes = _choose(detect_faces(image, lying=True) if boxes is None else boxes, faces, name)
+    boxes = _choose(find_faces(image) if boxes is None else boxes, faces, name)
     detected = time.perf_counter()
     engine = engine or open_engine()
     crops, maps, expressions = look_twice(image, [crop_from_face_box(box, engine.bundle.crop) for box in boxes], engine)

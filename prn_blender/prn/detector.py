@@ -67,7 +67,7 @@ _FINE, _COARSE = 0.8, 0.6
 # Where some face is this certain, the less certain ones are nearly always something else.
 _CERTAIN = 0.9
 # With less, as of a face half behind a microphone, one search alone does not place the box well.
-_SURE = 0.99
+SURE = 0.99
 # How faces may lean, degrees: an upright search finds those up to 50.
 _LYING = (90.0, -90.0, 45.0, -45.0, 180.0, 135.0, -135.0)
 # Two boxes are the same face if their overlap covers this much of the smaller one.
@@ -94,10 +94,10 @@ def detect_faces(image: np.ndarray, large: bool = False, quick: bool = False, ly
     for searches in stages[:1] if quick else stages:
         found = [box for search in searches for box in _run(image, search, _COARSE if quick else _FINE)]
         # One search alone has to be sure.
-        if found and (len(searches) > 1 or any(box.confidence >= _SURE for box in found)):
+        if found and (len(searches) > 1 or any(box.confidence >= SURE for box in found)):
             break
-    if lying and not any(box.confidence >= _SURE for box in found):
-        found += [box for roll in _LYING for box in _run_turned(image, roll) if box.confidence >= _SURE]
+    if lying and not any(box.confidence >= SURE for box in found):
+        found += [box for roll in _LYING for box in _run_turned(image, roll) if box.confidence >= SURE]
     faces: list[FaceBox] = []
     for box in sorted(found, key=lambda box: -box.confidence):
         if faces and box.confidence < _CERTAIN:

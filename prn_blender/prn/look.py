@@ -86,6 +86,11 @@ def run_network(image: np.ndarray, crops: list[Crop], engine: Engine) -> tuple[n
     return np.stack(maps), np.stack([look.expression for look in looks])
 
 
+def doubtful(image: np.ndarray, crop: Crop, engine: Engine) -> bool:
+    """Whether a network on hm08's layout sees something else in a crop at every look, as where there is no face."""
+    return _look(image, crop, engine).apart > _UNSURE
+
+
 def _with_openings(image: np.ndarray, look: _Look, engine: Engine) -> np.ndarray:
     """A look's map (256, 256, 3) with eyes and mouth as far open as the look says, and eyes as they are read by themselves, where they face it."""
     reader, topology = open_eye_reader(), engine.topology

@@ -25,6 +25,7 @@ from .edge_skew import EdgeSkew
 from .engine import Engine, open_engine
 from .errors import CaptureCancelled
 from .face_fit import similarity
+from .faces import believed
 from .position_map import HM08
 from .small_map import Places, whole
 from .threads import one_thread_each
@@ -250,11 +251,12 @@ class _Tracker:
     def _faces(self, frame: VideoFrame) -> list[FaceBox]:
         """The faces in the whole frame; a quick look in half the time where that will do, and one of a single face is as good."""
         image = self._reduced(frame.image)
+        found = []
         if self.tracks or not self.all:
             found = detect_faces(image, large=not self.all, quick=True)
-            if found or self.tracks:
-                return found
-        return detect_faces(image, large=not self.all)
+        if not found and not self.tracks:
+            found = detect_faces(image, large=not self.all)
+        return believed(image, found)
 
     def _reduced(self, image: np.ndarray) -> np.ndarray:
         """The picture to search: while somebody is followed only faces of about that size matter, and few pixels do."""
