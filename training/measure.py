@@ -402,7 +402,8 @@ def main() -> int:
     figures = {"heads": measure_heads(held_out_heads(options.cache, options.faces, kit), kit, engine),
                "photographs": measure_photographs(validation, kit, engine),
                "leaning": measure_leaning(validation, kit, engine), "dull": measure_dull(validation, kit, engine),
-               "tight": measure_tight(evaluated, engine, OnnxEngine(load_bundle(options.weights), quantized=True)), "disturbed": measure_disturbed(evaluated, engine)}
+               "tight": measure_tight(evaluated, engine, OnnxEngine(engine.bundle, quantized=True)),
+               "disturbed": measure_disturbed(evaluated, engine)}
     tell(figures, options.json)
     return 0
 

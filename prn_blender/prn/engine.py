@@ -59,18 +59,12 @@ class OnnxEngine:
         self.bundle = bundle
         self.input_size = bundle.input_size
         self.topology = bundle.topology
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        # Idle threads that spin take the cores from the fit and from whatever else runs; waking them costs microseconds.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if threads is not None:
-            options.intra_op_num_threads = threads
         path = (quantized and bundle.int8_path) or bundle.onnx_path
         self.map_size = SIZE if path == bundle.onnx_path else SMALL
         try:
             # As bytes, not as a path: a graph that points to further files is then refused.
             self._session = onnxruntime.InferenceSession(
-                path.read_bytes(), options, providers=["CPUExecutionProvider"]
+                path.read_bytes(), _options(threads), providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime's own classes derive from nothing narrower.
             raise CaptureError(
@@ -108,15 +102,22 @@ def open_small_network(name: str, inputs: tuple[str, ...], threads: int | None =
     import onnxruntime
 
     bundle = load_bundle(default_folder() / name)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(bundle.onnx_path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(bundle.onnx_path.read_bytes(), _options(threads), providers=["CPUExecutionProvider"])
     if {node.name for node in session.get_inputs()} != set(inputs):
         raise CaptureError(f"The weights file '{bundle.onnx_path}' is foreign, not a network for {name}: {_OWN_WEIGHTS}.")
     return session, bundle
+
+
+def _options(threads: int | None) -> onnxruntime.SessionOptions:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # Idle threads that spin take the cores from the fit and from whatever else runs; waking them costs microseconds.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
 
 
 class TorchEngine:

@@ -87,7 +87,7 @@ def run_network(image: np.ndarray, crops: list[Crop], engine: Engine) -> tuple[n
 
 
 def doubtful(image: np.ndarray, crop: Crop, engine: Engine) -> bool:
-    """Whether a network on hm08's layout sees something else in a crop at every look, as where there is no face."""
+    """Whether the views of a crop disagree so much, to a network on hm08's layout, that there may be no face in it, or elsewhere."""
     return _look(image, crop, engine).apart > _UNSURE
 
 

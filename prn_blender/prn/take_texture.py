@@ -6,7 +6,7 @@ what none of them shows well from frames turned to either side, the inside of th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -41,10 +41,9 @@ def make_take_skin(performance: Performance, size: int = 2048) -> np.ndarray:
 def merged(performance: Performance, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The texture in the map's layout, and how far each of its texels comes from the footage (256, 256)."""
     kinds = performance.key_frames
-    fronts = _fronts(performance)
-    front = fronts[0].capture
+    front, *others = _fronts(performance)
     texture, known = texture_and_knowledge(front, size)
-    texture = _bared(texture, fronts)
+    texture = _bared(texture, front, others)
     for side in ("left", "right"):
         if side in kinds:
             turned = key_capture(kinds[side][0], performance.topology)
@@ -64,7 +63,7 @@ def merged(performance: Performance, size: int) -> tuple[np.ndarray, np.ndarray]
 
 def front_capture(performance: Performance) -> FaceCapture:
     """The take's frame that shows the face best from the front, as the capture of a photograph."""
-    return _fronts(performance)[0].capture
+    return _fronts(performance)[0]
 
 
 def key_capture(key: KeyFrame, topology: Topology) -> FaceCapture:
@@ -75,51 +74,42 @@ def key_capture(key: KeyFrame, topology: Topology) -> FaceCapture:
                       INTEROCULAR, {})
 
 
-@dataclass(frozen=True)
-class _Front:
-    """A key frame from the front."""
-
-    capture: FaceCapture
-    colours: np.ndarray  # (256, 256, 3) uint8, and how far it is this face's, and clear skin: as `seen_colours` gives them
-    seen: np.ndarray
-    clear: np.ndarray
-
-
-def _fronts(performance: Performance) -> list[_Front]:
+def _fronts(performance: Performance) -> list[FaceCapture]:
     """The key frames from the front, the best one first, of which a hand or a microphone hides as little as possible."""
     topology = performance.topology
     keys = performance.key_frames.get("front") or next(iter(performance.key_frames.values()))
-    fronts = [_Front(capture, *seen_colours(capture, SIZE)) for capture in (key_capture(key, topology) for key in keys)]
-    if len(fronts) > 1:
+    captures = [key_capture(key, topology) for key in keys]
+    if len(captures) > 1:
         inner = inner_face(topology)
         # Sharp skin looks less alike than blurred: compared is what is left of all when they are blurred.
-        bare = [np.average(seen_colours(_blurred(front.capture), SIZE)[2], weights=inner) for front in fronts]
+        bare = [np.average(seen_colours(_blurred(capture), SIZE)[2], weights=inner) for capture in captures]
         best = int(np.argmax([key.merit + _BARER * share for key, share in zip(keys, bare)]))
-        fronts.insert(0, fronts.pop(best))
-    return fronts
+        captures.insert(0, captures.pop(best))
+    return captures
 
 
 def _blurred(face: FaceCapture) -> FaceCapture:
     return replace(face, image=cv2.GaussianBlur(face.image, (0, 0), _ALIKE * face.crop.side))
 
 
-def _bared(texture: np.ndarray, fronts: list[_Front]) -> np.ndarray:
-    """The first front's texture with skin of the others where something covers it in the first alone.
+def _bared(texture: np.ndarray, front: FaceCapture, others: list[FaceCapture]) -> np.ndarray:
+    """The front's texture with skin of other frontal frames where something covers it in the front alone.
 
     What covers a face does not look like its skin; nor do brows, lips and beards, but these do so in all frames.
     """
-    shown, clear = fronts[0].colours, fronts[0].clear
-    for other in fronts[1:]:
-        more = cv2.morphologyEx(other.clear - clear, cv2.MORPH_OPEN, np.ones((_COVERED, _COVERED)))
+    shown, _, clear = seen_colours(front, SIZE)
+    for other in others:
+        _, seen, bare = seen_colours(other, SIZE)
+        more = cv2.morphologyEx(bare - clear, cv2.MORPH_OPEN, np.ones((_COVERED, _COVERED)))
         share = smooth_step(more, *_BARE)
         if share.max() < 1:
             continue
-        colours = in_light_of(shown, seen_colours(other.capture, len(texture))[0], clear * other.clear)
+        colours = in_light_of(shown, seen_colours(other, len(texture))[0], clear * bare)
         # All that covers it, also where the other frame shows a lip there; but nothing that covers the other frame.
         unlike = np.abs(np.log((shown + DARKEST) / (_small(colours) + DARKEST))).max(-1)
-        share = connected(smooth_step(unlike, *_UNLIKE) * other.seen * np.minimum(1, 1 + other.clear - clear), share)
+        share = connected(smooth_step(unlike, *_UNLIKE) * seen * np.minimum(1, 1 + bare - clear), share)
         texture = laid_over(texture, colours, share)
-        clear = clear + share * (other.clear - clear)
+        clear = clear + share * (bare - clear)
     return texture
 
 
