@@ -1,7 +1,7 @@
-"""Photographs from disk: any usual file in, an upright 8-bit RGB array out, or one sentence on what is wrong with it.
+"""Photographs from disk: any usual file in, an upright 8-bit sRGB array out, or one sentence on what is wrong with it.
 
 OpenCV decodes; this module reads the files' outlines itself, because OpenCV fills up a truncated JPEG with grey without
-a word, and forgets the orientation where it keeps the transparency. Reads the one file it is given.
+a word, forgets the orientation where it keeps the transparency, and knows no colour profiles. Reads the one file it is given.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 import re
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from .colour import from_profile
 from .errors import CaptureError
+from .heif import Heif, Unreadable, decode_heif, is_heif, read_heif
 
 # Pictures are scaled down to this on loading: more pixels help neither the network nor a 2048 texture.
 MAX_LONG_SIDE = 4096
@@ -24,7 +27,9 @@ MIN_SIDE = 16
 MAX_PIXELS = 300_000_000
 _MID_GREY = 128
 
-_READABLE = "use a JPEG, PNG or WebP photograph"
+_READABLE = "use a JPEG, PNG, WebP or HEIC photograph"
+_LARGEST_PROFILE = 4 << 20
+_PROFILE_TAG = 34675  # TIFF's
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class _Outline:
     width: int
     height: int
     orientation: int = 1  # EXIF's: 1 is upright
+    profile: bytes = b""  # ICC profile of its colours
+    heif: Heif | None = None
 
 
 class _Truncated(Exception):
@@ -43,7 +50,7 @@ class _Truncated(Exception):
 def load_image(path: str | os.PathLike) -> np.ndarray:
     """Load a photograph.
 
-    Returns (H, W, 3) uint8 RGB, turned upright as its EXIF orientation says, at most 4096 pixels on the long side.
+    Returns (H, W, 3) uint8 RGB in sRGB, turned upright as the file says, at most 4096 pixels on the long side.
     Grey, 16-bit, palette and CMYK pictures become 8-bit RGB; transparent pixels are laid over mid grey.
     Raises CaptureError if there is no such file, it is not a picture, it is truncated, or it is too small or too large.
     """
@@ -56,12 +63,17 @@ def load_image(path: str | os.PathLike) -> np.ndarray:
         raise CaptureError(f"{name} is truncated, its end is missing: copy or download it again.") from None
     except (struct.error, IndexError):
         raise CaptureError(f"{name} is damaged and cannot be read as a picture: {_READABLE}.") from None
+    except Unreadable:
+        raise _no_heif(name) from None
     if outline is not None and outline.width * outline.height > MAX_PIXELS:
         raise CaptureError(
             f"{name} has {outline.width} x {outline.height} pixels, which is too large: "
             f"scale it down to at most {MAX_PIXELS // 1_000_000} megapixels."
         )
-    image = _decode(data, outline)
+    try:
+        image = _decode(data, outline)
+    except Unreadable:
+        raise _no_heif(name) from None
     if image is None:
         raise CaptureError(f"{name} is not a picture that can be read: {_what_to_do(data)}.")
     if min(image.shape[:2]) < MIN_SIDE:
@@ -86,19 +98,34 @@ def _read(path: Path, name: str) -> bytes:
     return data
 
 
+def _no_heif(name: str) -> CaptureError:
+    return CaptureError(f"{name} is a HEIC picture that is damaged, cut off or of a rare kind: copy it again, or save it as JPEG.")
+
+
 def _what_to_do(data: bytes) -> str:
-    if data[4:8] == b"ftyp":
-        return "HEIC and AVIF pictures have to be saved as JPEG or PNG first"
-    return _READABLE
+    return "AVIF pictures have to be saved as JPEG or PNG first" if data[4:8] == b"ftyp" else _READABLE
 
 
 def _decode(data: bytes, outline: _Outline | None) -> np.ndarray | None:
-    """The upright RGB picture, or None if OpenCV cannot make one of it."""
+    """The upright RGB picture in sRGB, or None if OpenCV cannot make one of it. Raises Unreadable of a HEIC picture."""
+    if outline is not None and outline.heif:
+        image = _reduced(decode_heif(outline.heif))
+    else:
+        image = _pixels(data, outline)
+        if image is None:
+            return None
+        image = _to_rgb(_reduced(image))
+    image = from_profile(image, outline.profile if outline else _tiff_value(data, _PROFILE_TAG))
+    return np.ascontiguousarray(_turn_upright(image, outline.orientation if outline else 1))
+
+
+def _pixels(data: bytes, outline: _Outline | None) -> np.ndarray | None:
+    """What OpenCV decodes, with 8 bits a channel."""
     buffer = np.frombuffer(data, np.uint8)
     try:
         if outline is None:  # Any other format that OpenCV happens to know, as it comes.
-            image = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
-        elif data.startswith(b"\xff\xd8"):
+            return cv2.imdecode(buffer, cv2.IMREAD_COLOR)
+        if data.startswith(b"\xff\xd8"):
             # JPEG is decoded at a half, a quarter or an eighth straight away, so that memory stays bounded.
             flags = cv2.IMREAD_COLOR
             for factor, reduced in (
@@ -108,21 +135,21 @@ def _decode(data: bytes, outline: _Outline | None) -> np.ndarray | None:
             ):
                 if max(outline.width, outline.height) >= factor * MAX_LONG_SIDE:
                     flags = reduced
-            image = cv2.imdecode(buffer, flags | cv2.IMREAD_IGNORE_ORIENTATION)
-        else:
-            image = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+            return cv2.imdecode(buffer, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
     except cv2.error:
         return None
-    if image is None:
-        return None
-    if image.dtype == np.uint16:
+    if image is not None and image.dtype == np.uint16:
         image = cv2.convertScaleAbs(image, alpha=255 / 65535)
+    return image
+
+
+def _reduced(image: np.ndarray) -> np.ndarray:
     scale = MAX_LONG_SIDE / max(image.shape[:2])
-    if scale < 1:
-        size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    image = _to_rgb(image)
-    return np.ascontiguousarray(_turn_upright(image, outline.orientation if outline else 1))
+    if scale >= 1:
+        return image
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _to_rgb(image: np.ndarray) -> np.ndarray:
@@ -147,9 +174,9 @@ def _turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _outline(data: bytes) -> _Outline | None:
-    """Walk a JPEG, PNG or WebP file from its first byte to its last. None for every other kind of file.
+    """Walk a JPEG, PNG, WebP or HEIC file from its first byte to its last. None for every other kind of file.
 
-    Raises _Truncated if the end is missing, struct.error or IndexError if the structure makes no sense.
+    Raises _Truncated if the end is missing, struct.error or IndexError if the structure makes no sense, Unreadable of a HEIC picture.
     """
     if data.startswith(b"\xff\xd8\xff"):
         return _outline_jpeg(data)
@@ -157,6 +184,9 @@ def _outline(data: bytes) -> _Outline | None:
         return _outline_png(data)
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return _outline_webp(data)
+    if is_heif(data):
+        picture = read_heif(data)
+        return _Outline(*picture.size, profile=picture.profile or b"", heif=picture)
     return None
 
 
@@ -167,6 +197,7 @@ _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 def _outline_jpeg(data: bytes) -> _Outline:
     width = height = 0
     orientation = 1
+    profile: dict[int, bytes] = {}  # its pieces by number
     position = 2
     while True:
         # Searching, not stepping, also skips the coded picture that follows a scan's header.
@@ -177,7 +208,7 @@ def _outline_jpeg(data: bytes) -> _Outline:
         if marker == 0xD9:
             if not width:
                 raise IndexError("a JPEG without a picture")
-            return _Outline(width, height, orientation)
+            return _Outline(width, height, orientation, b"".join(profile[number] for number in sorted(profile)))
         if match.end() + 2 > len(data):
             raise _Truncated
         (length,) = struct.unpack_from(">H", data, match.end())
@@ -188,20 +219,24 @@ def _outline_jpeg(data: bytes) -> _Outline:
             height, width = struct.unpack_from(">HH", data, match.end() + 3)
         elif marker == 0xE1 and data[match.end() + 2 : match.end() + 8] == b"Exif\0\0":
             orientation = _exif_orientation(data[match.end() + 8 : position])
+        elif marker == 0xE2 and data[match.end() + 2 : match.end() + 14] == b"ICC_PROFILE\0":
+            profile[data[match.end() + 14]] = data[match.end() + 16 : position]
 
 
 def _outline_png(data: bytes) -> _Outline:
     width, height = struct.unpack_from(">II", data, 16) if len(data) >= 24 else (0, 0)
-    orientation = 1
+    orientation, profile = 1, b""
     position = 8
     while position + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, position)
         kind = data[position + 4 : position + 8]
         if kind == b"eXIf":
             orientation = _exif_orientation(data[position + 8 : position + 8 + length])
+        elif kind == b"iCCP":
+            profile = _inflated(data[position + 8 : position + 8 + length].partition(b"\0")[2][1:])
         position += 12 + length
         if kind == b"IEND":
-            return _Outline(width, height, orientation)
+            return _Outline(width, height, orientation, profile)
     raise _Truncated
 
 
@@ -210,7 +245,7 @@ def _outline_webp(data: bytes) -> _Outline:
     if size + 8 > len(data):
         raise _Truncated
     width = height = 0
-    orientation = 1
+    orientation, profile = 1, b""
     position = 12
     while position + 8 <= size + 8:
         kind = data[position : position + 4]
@@ -227,22 +262,41 @@ def _outline_webp(data: bytes) -> _Outline:
         elif kind == b"EXIF":
             # Some writers put JPEG's prefix before the EXIF data here as well.
             orientation = _exif_orientation(data[start : start + length].removeprefix(b"Exif\0\0"))
+        elif kind == b"ICCP":
+            profile = data[start : start + length]
         position = start + length + (length & 1)
-    return _Outline(width, height, orientation)
+    return _Outline(width, height, orientation, profile)
+
+
+def _inflated(packed: bytes) -> bytes:
+    """What zlib packed; nothing where it is damaged, since a picture is of more worth than its profile."""
+    try:
+        return zlib.decompressobj().decompress(packed, _LARGEST_PROFILE)
+    except zlib.error:
+        return b""
 
 
 def _exif_orientation(exif: bytes) -> int:
     """The orientation, 1 to 8, of EXIF data (a small TIFF file); 1 where it has none that makes sense."""
-    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    value = _tiff_value(exif, 0x0112)
+    orientation = int.from_bytes(value, "little" if exif[:2] == b"II" else "big")
+    return orientation if 1 <= orientation <= 8 else 1
+
+
+def _tiff_value(data: bytes, wanted: int) -> bytes:
+    """The bytes of a tag in a TIFF file's first directory, in the file's own order; nothing where it has none that makes sense."""
+    order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
-        return 1
+        return b""
     try:
-        (directory,) = struct.unpack_from(order + "I", exif, 4)
-        (count,) = struct.unpack_from(order + "H", exif, directory)
+        (directory,) = struct.unpack_from(order + "I", data, 4)
+        (count,) = struct.unpack_from(order + "H", data, directory)
         for entry in range(directory + 2, directory + 2 + 12 * count, 12):
-            tag, _, _, value = struct.unpack_from(order + "HHIH", exif, entry)
-            if tag == 0x0112 and 1 <= value <= 8:
-                return value
+            tag, kind, number = struct.unpack_from(order + "HHI", data, entry)
+            if tag == wanted:
+                length = number * {3: 2, 4: 4}.get(kind, 1)
+                start = entry + 8 if length <= 4 else struct.unpack_from(order + "I", data, entry + 8)[0]
+                return data[start : start + length]
     except struct.error:
         pass
-    return 1
+    return b""

@@ -1,7 +1,7 @@
 """Frames from a movie, an image sequence, or any iterable of pictures: upright 8-bit RGB, each with its time.
 
-OpenCV decodes movies (turned as their rotation metadata says) and image_io the pictures. One frame at a time is in
-memory. Reads the files it is given and touches nothing else; what went wrong on the way is collected in `warnings`.
+OpenCV decodes movies (turned as their rotation metadata says), `colour` makes sRGB of them, and image_io reads pictures.
+One frame at a time is in memory. Reads the files it is given and touches nothing else; what went wrong on the way is collected in `warnings`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from .boxes import movie_tags
+from .colour import BT709, UNSPECIFIED, Correction, Tags, correction
+from .decoder import knows_black, name_of, quiet_decoder
 from .errors import CaptureError
 from .image_io import MIN_SIDE, load_image
 from .inputs import PICTURES, PLACEHOLDER
@@ -77,10 +79,11 @@ def read_frame(path: str | os.PathLike, index: int) -> np.ndarray:
     """One frame of a movie, (H, W, 3) uint8 RGB, counted from 0. Raises CaptureError if the movie has no such frame."""
     path = Path(path)
     _movie(path, None).frames.close()  # says what is wrong with the file
-    with _quiet_decoder():
+    with quiet_decoder():
         decoder = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
         decoder.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
+        to_rgb = _colours(path, decoder)
         if index:
             decoder.set(cv2.CAP_PROP_POS_FRAMES, index)
         read, image = decoder.read()
@@ -88,25 +91,14 @@ def read_frame(path: str | os.PathLike, index: int) -> np.ndarray:
         decoder.release()
     if index < 0 or not read:
         raise CaptureError(f"'{path}' has no frame {index + 1}: choose an earlier one.")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return to_rgb(image)
 
 
 # ---- movies ----------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _quiet_decoder() -> Iterator[None]:
-    """OpenCV reads its decoder's log level from the environment when a movie is opened; what it says is not for users."""
-    name = "OPENCV_FFMPEG_LOGLEVEL"
-    kept = os.environ.get(name)
-    os.environ[name] = kept or "-8"
-    level = cv2.setLogLevel(0)
-    try:
-        yield
-    finally:
-        cv2.setLogLevel(level)
-        if kept is None:
-            del os.environ[name]
+# Codecs of cameras and of the web. What they hold in high definition is BT.709's, if nothing is said; what else is untagged is BT.601's.
+_CAMERA_CODECS = ("avc1", "h264", "hevc", "hvc1", "hev1", "vp09", "vp90", "vp80", "av01", "apch", "apcn", "apcs", "apco", "ap4h", "mpg2")
 
 
 def _movie(path: Path, fps: float | None) -> Video:
@@ -117,7 +109,7 @@ def _movie(path: Path, fps: float | None) -> Video:
                 raise CaptureError(f"{name} is empty: copy or download it again.")
     except OSError as error:
         raise CaptureError(f"{name} cannot be read ({error.strerror}): check the file and its permissions.") from None
-    with _quiet_decoder():
+    with quiet_decoder():
         decoder = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
         decoder.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # it is off by default in some of OpenCV's builds
         opened, first = decoder.read() if decoder.isOpened() else (False, None)
@@ -133,11 +125,21 @@ def _movie(path: Path, fps: float | None) -> Video:
     rate = fps or (told if math.isfinite(told) and 0 < told <= _MAX_FPS else DEFAULT_FPS)
     announced = int(decoder.get(cv2.CAP_PROP_FRAME_COUNT))
     video = Video(name, rate, announced if announced > 0 else None, iter(()))
-    video.frames = _decoded(decoder, first, video, timed=fps is None)
+    video.frames = _decoded(decoder, first, video, _colours(path, decoder), timed=fps is None)
     return video
 
 
-def _decoded(decoder: cv2.VideoCapture, image: np.ndarray, video: Video, timed: bool) -> Iterator[VideoFrame]:
+def _colours(path: Path, decoder: cv2.VideoCapture) -> Correction:
+    """What makes sRGB of the decoder's pictures."""
+    tags = movie_tags(path) or Tags(UNSPECIFIED, UNSPECIFIED, UNSPECIFIED)
+    size = sorted(decoder.get(number) for number in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    if tags.matrix == UNSPECIFIED and (size[1] >= 1280 or size[0] > 576) and name_of(decoder, cv2.CAP_PROP_FOURCC) in _CAMERA_CODECS:
+        tags = tags._replace(matrix=BT709)
+    return correction(tags, taken_for_limited=not knows_black(decoder))
+
+
+def _decoded(decoder: cv2.VideoCapture, image: np.ndarray, video: Video, to_rgb: Correction,
+             timed: bool) -> Iterator[VideoFrame]:
     try:
         start, last, index = decoder.get(cv2.CAP_PROP_POS_MSEC) / 1000, -1.0, 0
         while True:
@@ -146,7 +148,7 @@ def _decoded(decoder: cv2.VideoCapture, image: np.ndarray, video: Video, timed: 
             if not timed or not math.isfinite(time) or time <= last:
                 time = last + 1 / video.fps if index else 0.0
             last = time
-            yield VideoFrame(index, time, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+            yield VideoFrame(index, time, to_rgb(image))
             index += 1
             more, image = decoder.read()
             if not more:
