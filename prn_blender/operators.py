@@ -11,7 +11,7 @@ from bpy_extras.io_utils import ImportHelper
 from . import dependencies
 from .modal import JobOperator, running_job, tell
 from .next_steps import captured_face
-from .options import STRIDES, FaceOption, ResultOptions, TakeOptions, build_arguments, megabytes_a_frame, picture_megabytes
+from .options import STRIDES, FaceOption, LensOption, ResultOptions, TakeOptions, build_arguments, megabytes_a_frame, picture_megabytes
 from .preferences import cache_folder, engine_choice
 from .prn import inputs
 from .prn.errors import CaptureError
@@ -20,7 +20,7 @@ from .scene.versions import RELATIVE_PATH
 IMAGES, MOVIES = ";".join(inputs.PICTURES), ";".join(inputs.MOVIES)
 
 
-class PRN_OT_capture_image(JobOperator, bpy.types.Operator, ResultOptions, FaceOption):
+class PRN_OT_capture_image(JobOperator, bpy.types.Operator, ResultOptions, LensOption, FaceOption):
     """Make a textured face mesh from a photo, or from one frame of a movie"""
 
     bl_idname = "prn.capture_image"
@@ -45,7 +45,7 @@ class PRN_OT_capture_image(JobOperator, bpy.types.Operator, ResultOptions, FaceO
         """What the worker does: a function that needs nothing of bpy any more."""
         path, frame, texture_size = bpy.path.abspath(self.filepath), self.frame, int(self.texture_size)
         topology = self.topology.lower()
-        face, surface, interocular = self.face, self.surface.lower(), self.eye_distance / 1000
+        face, surface, interocular, focal = self.face, self.surface.lower(), self.eye_distance / 1000, self.focal
         engine = engine_choice(context)
 
         def work(job):
@@ -55,7 +55,7 @@ class PRN_OT_capture_image(JobOperator, bpy.types.Operator, ResultOptions, FaceO
             from .stills import StillRequest, capture_still
 
             picture = Picture(Path(path), frame - 1 if inputs.is_video(Path(path)) else None)
-            return capture_still(StillRequest(picture, face, surface, interocular, topology, texture_size, engine), job.report)
+            return capture_still(StillRequest(picture, face, surface, interocular, focal, topology, texture_size, engine), job.report)
         return work
 
     def build(self, context, stills):
@@ -111,6 +111,7 @@ def draw_result(layout, options) -> None:
     row.prop(options, "surface")
     layout.prop(options, "texture_size")
     layout.prop(options, "eye_distance")
+    layout.prop(options, "focal")
     row = layout.row()
     row.active = options.topology != "HEAD"     # which has them always
     row.prop(options, "with_shapes")
@@ -372,7 +373,7 @@ class PRN_OT_capture(bpy.types.Operator):
         """Hands the settings over to the operator of what is asked for, so that its options are in the redo panel."""
         settings = context.scene.prn
         still = settings.source == "IMAGE" or settings.whole == "STILL"
-        groups = (ResultOptions, FaceOption) if still else (ResultOptions, FaceOption, TakeOptions)
+        groups = (ResultOptions, LensOption, FaceOption) if still else (ResultOptions, FaceOption, TakeOptions)
         options = {name: getattr(settings, name) for group in groups for name in group.__annotations__}
         options["collection"] = settings.collection.name if settings.collection else ""
         try:

@@ -79,6 +79,13 @@ class FaceOption:
                       description="Which face, counted from the largest, which is 1; 0 captures all of them")
 
 
+class LensOption:
+    focal: FloatProperty(
+        name="Focal Length (mm)", default=0.0, min=0.0, max=2000.0, precision=0, step=100,
+        description="The lens that took the photo, as told for a full-frame camera: from near by, noses are seen large and heads narrow, which it "
+                    "sets right. 0: what the photo's file tells, as phones' do; if it does not, and with 500 or more, from far away")
+
+
 def build_arguments(options: ResultOptions) -> dict:
     """The options as arguments of `build_face`."""
     return {"topology": options.topology.lower(), "stride": STRIDES[options.detail], "with_camera": options.with_camera,

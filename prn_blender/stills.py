@@ -22,7 +22,7 @@ from .prn.detector import FaceBox
 from .prn.engine import EngineChoice, open_engine
 from .prn.errors import NoFaceError
 from .prn.faces import find_faces
-from .prn.image_io import load_image
+from .prn.image_io import Photograph, load_photograph
 from .prn.skin import make_skin
 from .prn.video import read_frame
 
@@ -35,6 +35,7 @@ class StillRequest:
     face: int = 1  # counted from the largest; 0 is all
     surface: str = "fitted"
     interocular: float = 0.063  # metres
+    focal: float = 0.0  # millimetres, equivalent to a 36 x 24 mm frame's; 0: what the file tells
     topology: str = "grid"  # whose UV layout the texture is in
     texture_size: int = 2048
     engine: EngineChoice = EngineChoice()
@@ -44,7 +45,7 @@ class StillRequest:
 class Looked:
     """A picture and where its faces are."""
 
-    image: np.ndarray  # (H, W, 3) uint8 RGB
+    photograph: Photograph
     boxes: list[FaceBox]
     seconds: dict[str, float]
 
@@ -101,11 +102,11 @@ def look(picture: Picture, report: Report = lambda stage, fraction: None) -> Loo
 def _look(picture: Picture, report: Report) -> Looked:
     report("Reading the picture", 0.0)
     started = time.perf_counter()
-    image = load_image(picture.path) if picture.frame is None else read_frame(picture.path, picture.frame)
+    photograph = load_photograph(picture.path) if picture.frame is None else Photograph(read_frame(picture.path, picture.frame), None)
     loaded = time.perf_counter()
     report("Looking for faces", 0.1)
-    boxes = find_faces(image)
-    return Looked(image, boxes, {"load": loaded - started, "detect": time.perf_counter() - loaded})
+    boxes = find_faces(photograph.image)
+    return Looked(photograph, boxes, {"load": loaded - started, "detect": time.perf_counter() - loaded})
 
 
 def capture_still(request: StillRequest, report: Report = lambda stage, fraction: None) -> list[Still]:
@@ -132,9 +133,10 @@ def capture_still(request: StillRequest, report: Report = lambda stage, fraction
 
 
 def _capture(request: StillRequest, looked: Looked) -> tuple[list[FaceCapture], bytes]:
-    captures = capture_image(looked.image, faces=request.face or "all", surface=request.surface, boxes=looked.boxes,
-                             interocular=request.interocular, engine=open_engine(request.engine))
-    return captures, encode(".jpg", looked.image)
+    photograph = looked.photograph
+    captures = capture_image(photograph.image, faces=request.face or "all", surface=request.surface, boxes=looked.boxes,
+                             interocular=request.interocular, focal=request.focal or photograph.focal, engine=open_engine(request.engine))
+    return captures, encode(".jpg", photograph.image)
 
 
 def _texture(capture: FaceCapture, topology: str, size: int) -> tuple[bytes, float]:
@@ -149,9 +151,10 @@ def encode(ending: str, pixels: np.ndarray) -> bytes:
 
 def thumbnail(looked: Looked, size: int) -> np.ndarray:
     """(size, size, 3) uint8 RGB: the picture, fitted in, with its faces framed and numbered from the largest."""
-    height, width = looked.image.shape[:2]
+    image = looked.photograph.image
+    height, width = image.shape[:2]
     scale = size / max(height, width)
-    small = cv2.resize(looked.image, (max(1, round(width * scale)), max(1, round(height * scale))),
+    small = cv2.resize(image, (max(1, round(width * scale)), max(1, round(height * scale))),
                        interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     result = np.full((size, size, 3), 40, np.uint8)
     left, top = (size - small.shape[1]) // 2, (size - small.shape[0]) // 2

@@ -7,12 +7,14 @@ from prn_blender.prn.capture import FaceCapture
 from prn_blender.prn.crop import Crop
 from prn_blender.prn.detector import FaceBox
 from prn_blender.prn.face_fit import FaceFit
+from prn_blender.prn.lens import Lens
 from prn_blender.prn.openings import opening_grid, opening_vertices
 from prn_blender.prn.position_map import load_topology
 from prn_blender.prn.render import Picture, depth_buffer, vertex_normals
 
 BACKGROUND = (20, 200, 40)  # a green that no skin has
 WIDTH, HEIGHT = 640, 480
+NEAR = Lens(525.0, ((WIDTH - 1) / 2, (HEIGHT - 1) / 2))     # from 35 cm, at the 1,500 pixels a metre below
 
 
 def rotation_of(yaw: float, pitch: float = 0.0, roll: float = 0.0) -> np.ndarray:
@@ -32,13 +34,14 @@ def skin_texture(size: int = 512) -> np.ndarray:
 
 
 def exact_face(yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0, *, pixels_per_metre: float = 1500.0,
-               place: tuple[float, float] = (300.0, 200.0), texture: np.ndarray | None = None) -> FaceCapture:
-    """The capture of the mean face seen at these angles; its photo is drawn from the same geometry."""
+               place: tuple[float, float] = (300.0, 200.0), texture: np.ndarray | None = None, lens: Lens | None = None) -> FaceCapture:
+    """The capture of the mean face seen at these angles, through a lens; its photo is drawn from the same geometry."""
     topology = load_topology()
     rotation, translation = rotation_of(yaw, pitch, roll), np.array([*place, 0.0])
 
     def seen(points: np.ndarray) -> np.ndarray:
-        return (pixels_per_metre * points @ rotation.T + translation).astype(np.float32)
+        flat = (pixels_per_metre * points @ rotation.T + translation).astype(np.float32)
+        return lens.seen(flat) if lens else flat
 
     grid, openings = topology.grid(1), opening_grid(topology)
     vertices = np.concatenate([seen(grid.sample(topology.mean)), seen(opening_vertices(topology.mean, topology))])
@@ -64,4 +67,4 @@ def exact_face(yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0, *, pixel
         rotation=rotation, translation=translation, pixels_per_metre=pixels_per_metre, head_map=topology.mean,
         visibility=visibility, yaw=yaw, pitch=pitch, roll=roll, seconds={}, topology=topology,
         fit=FaceFit(position_map, topology.mean, rotation, pixels_per_metre, translation, np.zeros(120), np.zeros(52),
-                    np.zeros((64, 64, 3), np.float32)))
+                    np.zeros((64, 64, 3), np.float32)), lens=lens)

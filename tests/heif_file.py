@@ -45,10 +45,10 @@ def cropped(width: int, height: int, right: int, down: int) -> bytes:
 
 
 def heic(*properties: bytes, grid: bool = False, size: tuple[int, int] = (2 * TILE, 2 * TILE), tiles: int = 4, brand: bytes = b"heic",
-         wide: bool = False) -> bytes:
+         wide: bool = False, exif: bytes = b"") -> bytes:
     """A file whose primary item is the first picture, or a grid of 2×2, of `size`, with these properties.
 
-    tiles: how many the grid says that it is made of. wide: with the long forms of lists and numbers.
+    tiles: how many the grid says that it is made of. wide: with the long forms of lists and numbers. exif: EXIF data beside it.
     """
     sets, pictures = units()
     arrays = b"".join(struct.pack(">BHH", 0x80 | unit[0] >> 1 & 63, 1, len(unit)) + unit for unit in sets)
@@ -62,6 +62,8 @@ def heic(*properties: bytes, grid: bool = False, size: tuple[int, int] = (2 * TI
         items.append((first, b"grid", struct.pack(">BBBBHH", 0, 0, 1, 1, *size)))
         owned[first] = [3]
     owned[first] = owned[first] + [4 + k for k in range(len(properties))]
+    if exif:
+        items.append((60, b"Exif", struct.pack(">I", 6) + b"Exif\0\0" + exif))
 
     infos = b"".join(box(b"infe", struct.pack(number + "H4s", item, 0, kind) + b"\0", version=3 if wide else 2) for item, kind, _ in items)
     iinf = box(b"iinf", struct.pack(">I" if wide else ">H", len(items)), infos, version=short)

@@ -19,6 +19,7 @@ from prn_blender.jobs import Job
 from prn_blender.prn.errors import CaptureError
 from prn_blender.prn.head_topology import load_head_topology
 from prn_blender.prn.position_map import load_topology
+from prn_blender.scene.record import record_of
 
 ROOT = Path(__file__).resolve().parent.parent
 # Blender's own executable is no Python that could import bpy.
@@ -134,6 +135,22 @@ def test_the_button_takes_the_panels_settings(addon, settings):
     coordinates = np.empty(3 * len(face.data.vertices), np.float32)
     face.data.vertices.foreach_get("co", coordinates)
     assert 0.3 < np.ptp(coordinates.reshape(-1, 3)[:, 2]) < 0.7  # twice a head
+
+
+def test_a_lens_is_the_cameras_and_the_heads(addon, settings):
+    settings.path, settings.topology = str(PORTRAIT), "LOOPS"
+    widths, places = [], []
+    for settings.focal in (0, 20):
+        assert bpy.ops.prn.capture() == {"FINISHED"}
+        face = bpy.context.view_layer.objects.active
+        coordinates = np.empty(3 * len(face.data.vertices), np.float32)
+        face.data.vertices.foreach_get("co", coordinates)
+        width, _, height = np.ptp(coordinates.reshape(-1, 3), axis=0)
+        widths.append(width / height)
+        assert face["prn_capture"]["camera"].data.type == ("PERSP" if settings.focal else "ORTHO")
+        places.append(record_of(face).landmarks(0)[:, :2])
+    assert widths[1] > 1.02 * widths[0]
+    assert np.linalg.norm(places[1] - places[0], axis=1).mean() < 0.01 * np.ptp(places[0])      # both lie over the photo
 
 
 def test_face_loops(addon):

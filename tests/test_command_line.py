@@ -88,6 +88,7 @@ def test_output_chooses_the_format(tmp_path, weights):
     ([PORTRAIT, "--face", "5"], "Face 5 was asked for, but only one face was found"),
     ([PORTRAIT, "--surface", "shiny"], "shiny"),
     ([PORTRAIT, "--eye-distance", "0"], "'0' is not a distance"),
+    ([PORTRAIT, "--focal", "3"], "'3' is not a focal length"),
     ([PORTRAIT, "--texture", "2000"], "2000"),
     ([PORTRAIT, "--detail", "3"], "3"),
     ([PORTRAIT, "--colour"], "--colour"),

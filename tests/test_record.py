@@ -5,19 +5,25 @@ import json
 import numpy as np
 import pytest
 
-from exact_face import exact_face
+from exact_face import NEAR, exact_face
 from prn_blender.prn import record
 from takes import talking
 
 
 def test_a_photograph(tmp_path):
-    faces = [exact_face(20, 5), exact_face(-30)]
+    faces = [exact_face(20, 5), exact_face(-30), exact_face(-30, lens=NEAR)]
     record.write_json(tmp_path / "faces.json", [record.of_photo(face) for face in faces])
     told = json.loads((tmp_path / "faces.json").read_text(encoding="utf-8"))
-    assert told["fps"] is None and len(told["frames"]) == 2 and told["image_size"] == list(faces[0].image.shape[1::-1])
+    assert told["fps"] is None and len(told["frames"]) == 3 and told["image_size"] == list(faces[0].image.shape[1::-1])
     for number, (face, entry) in enumerate(zip(faces, told["frames"]), 1):
         assert entry["face"] == number and entry["yaw"] == pytest.approx(face.yaw, abs=1e-3)
         np.testing.assert_allclose(np.array(entry["landmarks"])[:, :2], face.topology.landmarks_of(face.position_map)[:, :2], atol=0.01)
+        again = entry["pixels_per_metre"] * np.array(entry["head_landmarks"]) @ np.array(entry["rotation"]).T + entry["translation"]
+        assert entry.get("focal") == (NEAR.focal if face.lens else None)
+        if face.lens:
+            middle = (np.array(told["image_size"]) - 1) / 2
+            again[:, :2] = middle + (again[:, :2] - middle) * entry["focal"] / (entry["focal"] + again[:, 2:])
+        np.testing.assert_allclose(again, entry["landmarks"], atol=0.01)
 
 
 def test_a_take_has_a_record_a_frame(tmp_path):

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from exact_face import exact_face, skin_texture
+from exact_face import NEAR, exact_face, skin_texture
 from prn_blender.prn.openings import opening_grid, opening_vertices
 from prn_blender.prn.render import triangulate
 from prn_blender.prn.retexture import render_over
@@ -30,7 +30,7 @@ def textures() -> tuple[np.ndarray, np.ndarray]:
 def mesh_of(face) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The capture's vertices over its photo, triangles and UVs, eyes and mouth included."""
     grid, openings = face.topology.grid(1), opening_grid(face.topology)
-    film = face.pixels_per_metre * opening_vertices(face.head_map, face.topology) @ face.rotation.T + face.translation
+    film = face.seen(opening_vertices(face.head_map, face.topology))
     quads = np.concatenate([grid.quads, openings.quads + len(grid.uvs)])
     return np.concatenate([grid.sample(face.position_map), film]), triangulate(quads), np.concatenate([grid.uvs, openings.uvs])
 
@@ -119,6 +119,25 @@ def test_the_file_gives_the_mesh_back_over_the_photo(saved, original):
     depth = placed[:, 2] - wanted[:, 2]
     assert np.ptp(depth) < 0.05
     np.testing.assert_array_equal(found.texture, original)
+
+
+def test_a_file_with_a_lens_gives_the_mesh_back_over_the_photo(original, tmp_path):
+    face = exact_face(25, 8, -10, texture=original, lens=NEAR)
+    built = build_face(face, original, new_stage())
+    export(tmp_path / "face.blend", [built.mesh])
+    meshes, _ = read_faces(tmp_path / "face.blend")
+    found = max(meshes, key=lambda mesh: len(mesh.vertices))
+    grid, width = face.topology.grid(1), face.image.shape[1]
+    order = {tuple(key): place for key, place in zip(np.rint(grid.uvs * 1e5).astype(int).tolist(), grid.sample(face.position_map))}
+    wanted = np.array([order[tuple(key)] for key in np.rint(found.uvs * 1e5).astype(int).tolist()])
+    placed = found.vertices * width - (0.5, 0.5, 0)
+    assert np.abs(placed[:, :2] - wanted[:, :2]).max() < 0.02
+    # What hides what is the same: depths grow with each other.
+    order = np.argsort(wanted[:, 2])
+    assert (np.diff(placed[order, 2]) > -0.02).all() and np.ptp(placed[:, 2]) > 100
+    edited = render_over(face.image, placed, found.triangles, found.uvs, textures()[1], original)
+    drawn = exact_face(25, 8, -10, texture=textures()[1], lens=NEAR).image
+    assert blue(edited).sum() > 0.9 * blue(drawn).sum() > 0
 
 
 def test_the_command(saved, tmp_path, capsys):

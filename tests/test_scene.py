@@ -9,7 +9,7 @@ from bpy_extras.object_utils import world_to_camera_view
 from mathutils import Vector
 from mathutils.bvhtree import BVHTree
 
-from exact_face import HEIGHT, WIDTH, exact_face, skin_texture
+from exact_face import HEIGHT, NEAR, WIDTH, exact_face, skin_texture
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.capture import capture_image
 from prn_blender.prn.head import build_head, head_of
@@ -40,9 +40,9 @@ def on_the_photo(scene, built, points: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("pose", [(0, 0, 0), (35, -20, 10), (-70, 10, -40)])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_the_mesh_lies_over_the_face(scene, pose, stride):
-    face = exact_face(*pose)
+@pytest.mark.parametrize("stride, lens", [(1, None), (2, None), (1, NEAR)])
+def test_the_mesh_lies_over_the_face(scene, pose, stride, lens):
+    face = exact_face(*pose, lens=lens)
     built = build_face(face, skin_texture(), scene, stride=stride)
     wanted = face.topology.grid(stride).sample(face.position_map)[::200, :2]
     np.testing.assert_allclose(on_the_photo(scene, built, vertices_of(built.mesh.data)[::200]), wanted, atol=0.05)
@@ -51,8 +51,9 @@ def test_the_mesh_lies_over_the_face(scene, pose, stride):
     assert (scene.render.resolution_x, scene.render.resolution_y) == (WIDTH, HEIGHT)
 
 
-def test_a_render_covers_the_face_of_the_photo(scene):
-    face = exact_face(20)
+@pytest.mark.parametrize("lens", [None, NEAR])
+def test_a_render_covers_the_face_of_the_photo(scene, lens):
+    face = exact_face(20, lens=lens)
     build_face(face, skin_texture(), scene)
     scene.render.engine = "CYCLES"
     scene.cycles.samples = 1
@@ -115,8 +116,9 @@ def test_names_material_and_packed_pictures(scene):
     assert built.camera.data.background_images[0].image.packed_file
 
 
-def test_two_faces_of_one_photo_share_the_camera(scene):
-    near, far = exact_face(20), exact_face(-30, pixels_per_metre=800, place=(520, 330))
+@pytest.mark.parametrize("lens", [None, NEAR])
+def test_two_faces_of_one_photo_share_the_camera(scene, lens):
+    near, far = exact_face(20, lens=lens), exact_face(-30, pixels_per_metre=800, place=(520, 330), lens=lens)
     first = build_face(near, skin_texture(), scene)
     second = build_face(far, skin_texture(), scene, beside=first.placement, camera=first.camera)
     assert second.camera == first.camera and second.collection != first.collection
@@ -170,8 +172,9 @@ def test_head_without_lashes_is_the_beginning_of_one_with_them(scene, head_textu
     assert [key.name for key in bare.data.shape_keys.key_blocks[1:]] == list(ARKIT_NAMES)
 
 
-def test_head_lies_over_the_face(scene, head_texture):
-    face = exact_face(35, -20, 10)
+@pytest.mark.parametrize("lens", [None, NEAR])
+def test_head_lies_over_the_face(scene, head_texture, lens):
+    face = exact_face(35, -20, 10, lens=lens)
     built = build_face(face, head_texture, scene, topology="head")
     topology = load_head_topology()
     inner = topology.trusted[topology.trust[topology.trusted] > 0.99][::40]

@@ -65,16 +65,17 @@ class Heads:
         self.landmark_basis = np.stack([sample(m, kit.topology.landmarks) for m in maps]).reshape(172, -1)
 
     def one(self, rng: np.random.Generator, wear: str | None = None,
-            person: tuple[np.ndarray, int] | None = None) -> dict[str, np.ndarray]:
+            person: tuple[np.ndarray, int] | None = None, distance: float | None = None) -> dict[str, np.ndarray]:
         """A picture and what drew it. wear: "glasses" or "beard" put on besides, all else being equal. person: the identity (120,) and
-        the number of the skin; by default somebody new."""
+        the number of the skin; by default somebody new. distance: metres to the camera; by default any."""
         identity = rng.normal(0, 1, 120) * rng.uniform(0.5, 1.2) if person is None else person[0]
         coefficients = np.concatenate([identity, random_expression(rng)])
         coefficients = coefficients.astype(np.float32)
         yaw = rng.uniform(-90, 90) if rng.random() < 0.6 else np.clip(rng.normal(0, 28), -90, 90)
         pitch, roll = np.clip(rng.normal(0, 14), -45, 45), np.clip(rng.normal(0, 8), -30, 30)
         rotation = rotation_of(yaw, pitch, roll)
-        distance = np.exp(rng.uniform(np.log(0.45), np.log(4.0)))
+        usual = np.exp(rng.uniform(np.log(0.45), np.log(4.0)))
+        distance = distance or usual
         translation = np.array([rng.normal(0, 0.08), rng.normal(0, 0.08), 1.0]) * distance
         landmarks = (self.landmark_mean.ravel() + coefficients @ self.landmark_basis).reshape(68, 3)
         seen = landmarks @ rotation.T + translation

@@ -23,7 +23,8 @@ from .detector import FaceBox
 from .engine import Engine, open_engine
 from .errors import CaptureError, NoFaceError
 from .faces import find_faces
-from .image_io import MIN_SIDE, load_image
+from .image_io import MIN_SIDE, Photograph, load_photograph
+from .lens import Lens, lens_of
 from .look import look_twice
 from .position_map import HM08, SIZE, Topology
 from .render import depth_buffer, vertex_normals
@@ -41,7 +42,7 @@ class FaceCapture:
 
     Image frame: pixels, x right, y down, z away from the camera in the same scale, pixel centres at integers.
     Head frame: metres, upright head seen from the front: x to the viewer's right, y down, z into the head, origin
-    midway between the eyes. A head point p appears at pixels_per_metre * rotation @ p + translation.
+    midway between the eyes. `seen` tells where its points appear.
     """
 
     image: np.ndarray  # (H, W, 3) uint8 RGB: what all pixel coordinates refer to
@@ -53,7 +54,7 @@ class FaceCapture:
     rotation: np.ndarray  # (3, 3) float64
     translation: np.ndarray  # (3,) float64, pixels
     pixels_per_metre: float
-    head_map: np.ndarray  # (256, 256, 3) float32, head frame: position_map with the head's pose taken off
+    head_map: np.ndarray  # (256, 256, 3) float32, head frame: position_map with the lens and the head's pose taken off
     visibility: np.ndarray  # (256, 256) float32 in 0..1: cosine to the camera, 0 where another part hides it
     yaw: float  # degrees; positive when the face is turned to the viewer's left
     pitch: float  # degrees; positive when it looks up
@@ -64,6 +65,12 @@ class FaceCapture:
     metric: float = 1.0  # how much larger the head is made than the fit has it: the interocular's size
     surface: Literal["fitted", "raw"] = "raw"  # which surface position_map is
     licence: str = ""  # of the weights, for a person to read: what may be done with this capture
+    lens: Lens | None = None  # of the camera; None: far away
+
+    def seen(self, points: np.ndarray) -> np.ndarray:
+        """Where points (..., 3) of the head frame appear, image frame: pixels_per_metre * rotation @ point + translation, through the lens."""
+        flat = self.pixels_per_metre * points @ self.rotation.T + self.translation
+        return self.lens.seen(flat) if self.lens else flat
 
 
 def capture_image(
@@ -72,6 +79,7 @@ def capture_image(
     faces: Literal["largest", "all"] | int = "largest",
     surface: Literal["fitted", "raw"] = "fitted",
     interocular: float = INTEROCULAR,
+    focal: float | None = None,
     boxes: list[FaceBox] | None = None,
     engine: Engine | None = None,
 ) -> list[FaceCapture]:
@@ -80,8 +88,9 @@ def capture_image(
     source: a file, or an array (H, W, 3) uint8 RGB. faces: the largest, all of them (largest first), or the number of
     one, counted from the largest, which is 1. surface: "fitted" is clean, "raw" is what the networks gave; weights with
     another topology than the program's own always give it raw, because the fit's shape space is hm08's.
-    interocular: the real distance between the eyes' centres in metres, which sets the scale. boxes: where the faces
-    are, if `find_faces` has told already. engine: the network to use; by default the shipped weights, loaded once.
+    interocular: the real distance between the eyes' centres in metres, which sets the scale. focal: the lens's focal
+    length in millimetres, equivalent to a 36 x 24 mm frame's; by default what the file tells, and if it does not, or the
+    source is an array, the camera is taken to be far away. Weights with another topology always do. boxes: where the faces are, if `find_faces` has told already. engine: the network to use; by default the shipped weights, loaded once.
     Raises NoFaceError if there is no face, CaptureError if the picture, the weights or the face's number are wrong.
     """
     if surface not in ("fitted", "raw"):
@@ -89,7 +98,8 @@ def capture_image(
     if faces not in ("largest", "all") and (not isinstance(faces, int) or faces < 1):
         raise ValueError(f"faces must be 'largest', 'all' or a number from 1, not {faces!r}")
     started = time.perf_counter()
-    image, name = _picture(source)
+    photograph, name = _photograph(source)
+    image, focal = photograph.image, focal or photograph.focal
     loaded = time.perf_counter()
     boxes = _choose(find_faces(image) if boxes is None else boxes, faces, name)
     detected = time.perf_counter()
@@ -97,23 +107,24 @@ def capture_image(
     crops, maps, expressions = look_twice(image, [crop_from_face_box(box, engine.bundle.crop) for box in boxes], engine)
     predicted = time.perf_counter()
     seconds = {"load": loaded - started, "detect": detected - loaded, "network": predicted - detected}
+    lens = lens_of(focal, *image.shape[1::-1]) if focal and engine.topology.name == HM08 else None
     return [
         place_face(image, box, crop, position_map, expression, engine.topology, surface, interocular, seconds,
-                   engine.bundle.licence)
+                   engine.bundle.licence, lens)
         for box, crop, position_map, expression in zip(boxes, crops, maps, repeat(None) if expressions is None else expressions)
     ]
 
 
-def _picture(source: str | os.PathLike | np.ndarray) -> tuple[np.ndarray, str]:
-    """The picture, and what to call it in a message."""
+def _photograph(source: str | os.PathLike | np.ndarray) -> tuple[Photograph, str]:
+    """The photograph, and what to call it in a message."""
     if not isinstance(source, np.ndarray):
-        return load_image(source), f"'{Path(source)}'"
+        return load_photograph(source), f"'{Path(source)}'"
     if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or min(source.shape[:2]) < MIN_SIDE:
         raise CaptureError(
             f"The picture has shape {source.shape} and type {source.dtype}: give an array (height, width, 3) of "
             f"uint8 RGB with at least {MIN_SIDE} pixels a side."
         )
-    return source, "the picture"
+    return Photograph(source, None), "the picture"
 
 
 def _choose(boxes: list[FaceBox], faces: str | int, name: str) -> list[FaceBox]:
@@ -149,10 +160,14 @@ def place_face(
     interocular: float,
     seconds: dict[str, float],
     licence: str = "",
+    lens: Lens | None = None,
 ) -> FaceCapture:
     """From what the network says about one crop to the finished capture."""
     started = time.perf_counter()
-    raw_map = position_map = crop.to_image(raw_crop_map)
+    raw_map = flat_map = crop.to_image(raw_crop_map)
+    if lens:
+        flat_map = lens.flattened(raw_map)
+        raw_crop_map = crop.from_image(flat_map)
     fit = None
     if topology.name == HM08:
         # The raw surface takes its pose from the fit as well: it knows what in a face is identity, expression and pose.
@@ -160,14 +175,21 @@ def place_face(
         expression = closed(expression)
         scale, rotation, translation = fit.scale, fit.rotation, fit.translation
         if surface == "fitted":
-            position_map = crop.to_image(fit.position_map)
+            flat_map = crop.to_image(fit.position_map)
     else:
         surface = "raw"
         scale, rotation, translation = face_fit.pose_of(raw_crop_map, topology)
     scale, rotation, translation = scale * crop.side, crop.turn @ rotation, crop.to_image(translation).astype(np.float64)
     fitted = time.perf_counter()
 
-    head_map = ((position_map - translation) @ rotation / scale).astype(np.float32)
+    position_map = flat_map
+    if lens:
+        # The head's origin into the plane z = 0: how far it is follows from its size.
+        depth = float(translation[2])
+        flat_map, _ = lens.brought(flat_map, depth)
+        translation, growth = lens.brought(translation, depth)
+        position_map, scale = lens.seen(flat_map), scale * growth
+    head_map = ((flat_map - translation) @ rotation / scale).astype(np.float32)
     landmarks = topology.landmarks_of(head_map)
     eyes_apart = np.linalg.norm(landmarks[_LEFT_EYE].mean(0) - landmarks[_RIGHT_EYE].mean(0))
     to_metric = interocular / float(eyes_apart)
@@ -195,6 +217,7 @@ def place_face(
         metric=to_metric,
         surface=surface,
         licence=licence,
+        lens=lens,
     )
 
 

@@ -115,13 +115,13 @@ def _read(face: FaceCapture, centre: np.ndarray, radius: float, lids: np.ndarray
     pixels = face.pixels_per_metre * radius
     if pixels < LEAST_PIXELS or face.rotation[2, 2] < FACING:
         return UNSEEN
-    middle = face.pixels_per_metre * face.rotation @ centre + face.translation
+    middle = face.seen(centre)
     scale, half = RADIUS / pixels, int(1.5 * RADIUS)
     to_cut = np.array([[scale, 0, half - scale * middle[0]], [0, scale, half - scale * middle[1]]])
     size = (2 * half + 1, 2 * half + 1)
     cut = cv2.warpAffine(_smaller(face.image, scale), _for_smaller(to_cut, scale), size,
                          flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
-    placed = (face.pixels_per_metre * lids @ face.rotation.T + face.translation)[:, :2] @ to_cut[:, :2].T + to_cut[:, 2]
+    placed = face.seen(lids)[:, :2] @ to_cut[:, :2].T + to_cut[:, 2]
     opening = np.zeros(size, np.float32)
     cv2.fillConvexPoly(opening, cv2.convexHull(np.rint(placed).astype(np.int32)), 1.0)
     found = _find(cut[..., 0], opening, face.rotation)

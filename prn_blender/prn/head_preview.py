@@ -42,7 +42,7 @@ def head_row(face: FaceCapture, texture: np.ndarray, lashes: bool = True) -> np.
     """(PANEL, 8 PANEL, 3) uint8 RGB."""
     head, *eyes = seen_head(face)
     vertices = head.vertices if lashes else head.without_lashes().vertices
-    photo, placed = framed(face.image, face.pixels_per_metre * vertices @ face.rotation.T + face.translation)
+    photo, placed = framed(face.image, face.seen(vertices))
     # In the size of people with eyes 63 mm apart, whatever scale was asked for.
     upright, eyes = vertices / np.float32(face.metric), eye_texture(*eyes)
     views = [head_pictures(upright, texture, eyes, degrees, PANEL, PANEL) for degrees in VIEWS]

@@ -35,7 +35,7 @@ class Heif:
     """The primary picture of a file: what is stored, and what has to be done with it.
 
     tiles: each a bare HEVC stream, row by row in a grid of `columns`; size: (width, height) of the whole, in pixels;
-    transforms: of the whole, in order: its properties' kinds and contents; profile: its ICC profile; tags: its colours.
+    transforms: of the whole, in order: its properties' kinds and contents; profile: its ICC profile; tags: its colours; exif: its EXIF data.
     """
 
     tiles: list[bytes]
@@ -44,6 +44,7 @@ class Heif:
     transforms: list[tuple[bytes, bytes]]
     profile: bytes | None
     tags: Tags | None
+    exif: bytes
 
 
 def is_heif(data: bytes) -> bool:
@@ -153,7 +154,16 @@ class _File:
         tags = [tags for content in colours if (tags := tags_of(content))]
         return Heif([self._stream(tile) for tile in tiles], columns, size,
                     [(kind, content) for kind, content in own if kind in (b"irot", b"imir", b"clap")],
-                    profiles[-1] if profiles else None, tags[-1] if tags else None)
+                    profiles[-1] if profiles else None, tags[-1] if tags else None, self._exif())
+
+    def _exif(self) -> bytes:
+        """A picture is read without it as well."""
+        item = next((item for item, kind in self.kinds.items() if kind == b"Exif"), None)
+        try:
+            content = self._content(item)
+            return content[4 + int.from_bytes(content[:4], "big"):]     # they lie so many bytes behind the number itself
+        except (Unreadable, KeyError):
+            return b""
 
     def _properties_of(self, item: int) -> list[tuple[bytes, bytes]]:
         return [self.properties[number - 1] for number in self.owned[item] if number]

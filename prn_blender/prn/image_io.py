@@ -19,6 +19,7 @@ import numpy as np
 from .colour import from_profile
 from .errors import CaptureError
 from .heif import Heif, Unreadable, decode_heif, is_heif, read_heif
+from .lens import is_whole
 
 # Pictures are scaled down to this on loading: more pixels help neither the network nor a 2048 texture.
 MAX_LONG_SIDE = 4096
@@ -41,6 +42,15 @@ class _Outline:
     orientation: int = 1  # EXIF's: 1 is upright
     profile: bytes = b""  # ICC profile of its colours
     heif: Heif | None = None
+    focal: float | None = None  # millimetres, of a 36 x 24 mm frame, as EXIF tells
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph's picture, and how it was taken."""
+
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    focal: float | None  # of its lens, millimetres, equivalent to a 36 x 24 mm frame's; None if the file does not tell, or is a part of a photo
 
 
 class _Truncated(Exception):
@@ -48,9 +58,14 @@ class _Truncated(Exception):
 
 
 def load_image(path: str | os.PathLike) -> np.ndarray:
+    """The picture of `load_photograph`."""
+    return load_photograph(path).image
+
+
+def load_photograph(path: str | os.PathLike) -> Photograph:
     """Load a photograph.
 
-    Returns (H, W, 3) uint8 RGB in sRGB, turned upright as the file says, at most 4096 pixels on the long side.
+    Its image is (H, W, 3) uint8 RGB in sRGB, turned upright as the file says, at most 4096 pixels on the long side.
     Grey, 16-bit, palette and CMYK pictures become 8-bit RGB; transparent pixels are laid over mid grey.
     Raises CaptureError if there is no such file, it is not a picture, it is truncated, or it is too small or too large.
     """
@@ -81,7 +96,8 @@ def load_image(path: str | os.PathLike) -> np.ndarray:
             f"{name} has only {image.shape[1]} x {image.shape[0]} pixels: use a photograph in which the face "
             f"is at least 40 pixels wide."
         )
-    return image
+    whole = outline is not None and is_whole(outline.width, outline.height)
+    return Photograph(image, outline.focal if whole else None)
 
 
 def _read(path: Path, name: str) -> bytes:
@@ -186,7 +202,7 @@ def _outline(data: bytes) -> _Outline | None:
         return _outline_webp(data)
     if is_heif(data):
         picture = read_heif(data)
-        return _Outline(*picture.size, profile=picture.profile or b"", heif=picture)
+        return _Outline(*picture.size, 1, picture.profile or b"", picture, _exif_focal(picture.exif))
     return None
 
 
@@ -196,7 +212,7 @@ _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 
 def _outline_jpeg(data: bytes) -> _Outline:
     width = height = 0
-    orientation = 1
+    exif = b""
     profile: dict[int, bytes] = {}  # its pieces by number
     position = 2
     while True:
@@ -208,7 +224,8 @@ def _outline_jpeg(data: bytes) -> _Outline:
         if marker == 0xD9:
             if not width:
                 raise IndexError("a JPEG without a picture")
-            return _Outline(width, height, orientation, b"".join(profile[number] for number in sorted(profile)))
+            pieces = b"".join(profile[number] for number in sorted(profile))
+            return _Outline(width, height, _exif_orientation(exif), pieces, focal=_exif_focal(exif))
         if match.end() + 2 > len(data):
             raise _Truncated
         (length,) = struct.unpack_from(">H", data, match.end())
@@ -218,25 +235,25 @@ def _outline_jpeg(data: bytes) -> _Outline:
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack_from(">HH", data, match.end() + 3)
         elif marker == 0xE1 and data[match.end() + 2 : match.end() + 8] == b"Exif\0\0":
-            orientation = _exif_orientation(data[match.end() + 8 : position])
+            exif = data[match.end() + 8 : position]
         elif marker == 0xE2 and data[match.end() + 2 : match.end() + 14] == b"ICC_PROFILE\0":
             profile[data[match.end() + 14]] = data[match.end() + 16 : position]
 
 
 def _outline_png(data: bytes) -> _Outline:
     width, height = struct.unpack_from(">II", data, 16) if len(data) >= 24 else (0, 0)
-    orientation, profile = 1, b""
+    exif = profile = b""
     position = 8
     while position + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, position)
         kind = data[position + 4 : position + 8]
         if kind == b"eXIf":
-            orientation = _exif_orientation(data[position + 8 : position + 8 + length])
+            exif = data[position + 8 : position + 8 + length]
         elif kind == b"iCCP":
             profile = _inflated(data[position + 8 : position + 8 + length].partition(b"\0")[2][1:])
         position += 12 + length
         if kind == b"IEND":
-            return _Outline(width, height, orientation, profile)
+            return _Outline(width, height, _exif_orientation(exif), profile, focal=_exif_focal(exif))
     raise _Truncated
 
 
@@ -245,7 +262,7 @@ def _outline_webp(data: bytes) -> _Outline:
     if size + 8 > len(data):
         raise _Truncated
     width = height = 0
-    orientation, profile = 1, b""
+    exif = profile = b""
     position = 12
     while position + 8 <= size + 8:
         kind = data[position : position + 4]
@@ -261,11 +278,11 @@ def _outline_webp(data: bytes) -> _Outline:
             width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
         elif kind == b"EXIF":
             # Some writers put JPEG's prefix before the EXIF data here as well.
-            orientation = _exif_orientation(data[start : start + length].removeprefix(b"Exif\0\0"))
+            exif = data[start : start + length].removeprefix(b"Exif\0\0")
         elif kind == b"ICCP":
             profile = data[start : start + length]
         position = start + length + (length & 1)
-    return _Outline(width, height, orientation, profile)
+    return _Outline(width, height, _exif_orientation(exif), profile, focal=_exif_focal(exif))
 
 
 def _inflated(packed: bytes) -> bytes:
@@ -278,18 +295,29 @@ def _inflated(packed: bytes) -> bytes:
 
 def _exif_orientation(exif: bytes) -> int:
     """The orientation, 1 to 8, of EXIF data (a small TIFF file); 1 where it has none that makes sense."""
-    value = _tiff_value(exif, 0x0112)
-    orientation = int.from_bytes(value, "little" if exif[:2] == b"II" else "big")
+    orientation = _number(exif, _tiff_value(exif, 0x0112))
     return orientation if 1 <= orientation <= 8 else 1
 
 
-def _tiff_value(data: bytes, wanted: int) -> bytes:
-    """The bytes of a tag in a TIFF file's first directory, in the file's own order; nothing where it has none that makes sense."""
+def _exif_focal(exif: bytes) -> float | None:
+    """FocalLengthIn35mmFilm of EXIF data, millimetres; None where it has none that makes sense."""
+    millimetres = _number(exif, _tiff_value(exif, 0xA405, _number(exif, _tiff_value(exif, 0x8769))))
+    return float(millimetres) if 5 <= millimetres <= 2000 else None
+
+
+def _number(data: bytes, value: bytes) -> int:
+    return int.from_bytes(value, "little" if data[:2] == b"II" else "big")
+
+
+def _tiff_value(data: bytes, wanted: int, directory: int | None = None) -> bytes:
+    """The bytes of a tag in a TIFF file's first directory, or in the one that begins there, in the file's own order; nothing where it has none that
+    makes sense."""
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
-    if order is None:
+    if order is None or directory == 0:
         return b""
     try:
-        (directory,) = struct.unpack_from(order + "I", data, 4)
+        if directory is None:
+            (directory,) = struct.unpack_from(order + "I", data, 4)
         (count,) = struct.unpack_from(order + "H", data, directory)
         for entry in range(directory + 2, directory + 2 + 12 * count, 12):
             tag, kind, number = struct.unpack_from(order + "HHI", data, entry)

@@ -130,7 +130,7 @@ def seen_vertices(face: FaceCapture) -> np.ndarray:
 def solid(face: FaceCapture) -> tuple[np.ndarray, np.ndarray]:
     """The face with its eyes and mouth filled: vertices (V, 3) in the image frame and quads (F, 4)."""
     grid, openings = face.topology.grid(1), opening_grid(face.topology)
-    film = face.pixels_per_metre * opening_vertices(face.head_map, face.topology) @ face.rotation.T + face.translation
+    film = face.seen(opening_vertices(face.head_map, face.topology))
     return (np.concatenate([grid.sample(face.position_map), film]).astype(np.float32),
             np.concatenate([grid.quads, openings.quads + len(grid.uvs)]))
 
@@ -242,10 +242,12 @@ def write_pose(files: Files) -> None:
     files.json("pose.json", {
         "convention": "matrix (3x4): point of the upright head (metres, x to the viewer's right, y down, z into the head, origin "
                       "between the eyes) -> pixels of the photo (x right, y down, z away); angles in degrees: yaw positive to the "
-                      "viewer's left, pitch up, roll clockwise; rotation = Rx(-pitch) Ry(yaw) Rz(roll)",
+                      "viewer's left, pitch up, roll clockwise; rotation = Rx(-pitch) Ry(yaw) Rz(roll); with a focal (pixels) x and y then "
+                      "come nearer to the picture's middle, by focal / (focal + z)",
         "matrix": matrix.tolist(), "yaw": face.yaw, "pitch": face.pitch, "roll": face.roll,
         "rotation": face.rotation.tolist(), "translation": face.translation.tolist(),
-        "pixels_per_metre": face.pixels_per_metre, "image_size": list(face.image.shape[1::-1])})
+        "pixels_per_metre": face.pixels_per_metre, "focal": face.lens.focal if face.lens else None,
+        "image_size": list(face.image.shape[1::-1])})
 
 
 def write_uv_position(files: Files) -> None:
@@ -311,7 +313,7 @@ def overlay(face: FaceCapture) -> np.ndarray:
         cv2.polylines(photo, [np.rint(points[:, :2] * 16).astype(np.int32)], closed, colour, thick, cv2.LINE_AA, shift=4)
 
     corners = np.array([[x, y, z] for z in (-0.055, 0.09) for x, y in ((-0.08, -0.1), (0.08, -0.1), (0.08, 0.12), (-0.08, 0.12))])
-    box = placed(face.pixels_per_metre * corners @ face.rotation.T + face.translation)
+    box = placed(face.seen(corners))
     line(box[4:], (40, 130, 60), True)
     for corner in range(4):
         line(box[[corner, corner + 4]], (40, 160, 70), False)

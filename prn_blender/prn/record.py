@@ -18,6 +18,7 @@ import numpy as np
 
 from .arkit import ARKIT_NAMES
 from .capture import FaceCapture, angles
+from .lens import Lens
 from .take import Performance
 from .whole_file import whole_file
 
@@ -27,7 +28,8 @@ CONVENTIONS = {
     "head_landmarks": "the same points on the upright head, metres: x to the viewer's right, y down, z into the head, origin between "
                       "the eyes",
     "pose": "picture point = pixels_per_metre * rotation * head point + translation; rotation = Rx(-pitch) Ry(yaw) Rz(roll), degrees: "
-            "yaw positive to the viewer's left, pitch up, roll clockwise",
+            "yaw positive to the viewer's left, pitch up, roll clockwise; with a focal, x and y of the picture point then come nearer to the "
+            "picture's middle, by focal / (focal + z)",
     "arkit": "weights 0 to 1 in the order of arkit_names",
 }
 
@@ -44,16 +46,18 @@ class FaceRecord:
     translation: np.ndarray  # (N, 2) pixels: where the head's origin appears
     scale: np.ndarray  # (N,) pixels per metre
     weights: np.ndarray | None  # (N, 52) in the order of ARKIT_NAMES; None where the network gives none
+    lens: Lens | None = None  # of a photograph whose file tells it
 
     def landmarks(self, frame: int) -> np.ndarray:
         """(68, 3) image frame."""
-        return self.scale[frame] * self.head_landmarks[frame] @ self.rotation[frame].T + (*self.translation[frame], 0.0)
+        flat = self.scale[frame] * self.head_landmarks[frame] @ self.rotation[frame].T + (*self.translation[frame], 0.0)
+        return self.lens.seen(flat) if self.lens else flat
 
 
 def of_photo(face: FaceCapture) -> FaceRecord:
     return FaceRecord(None, face.image.shape[1::-1], np.array([True]), face.topology.landmarks_of(face.head_map)[None],
                       face.rotation[None], face.translation[None, :2], np.array([face.pixels_per_metre]),
-                      None if face.expression is None else face.expression[None])
+                      None if face.expression is None else face.expression[None], face.lens)
 
 
 def of_take(take: Performance) -> FaceRecord:
@@ -93,6 +97,8 @@ def _entry(record: FaceRecord, number: int, frame: int) -> dict:
               "pixels_per_metre": round(float(record.scale[frame]), 4),
               "landmarks": np.round(record.landmarks(frame), 4).tolist(),
               "head_landmarks": np.round(record.head_landmarks[frame], 6).tolist()}
+    if record.lens:
+        entry["focal"] = round(record.lens.focal, 4)
     if record.weights is not None:
         entry["arkit"] = np.round(record.weights[frame].astype(float), 6).tolist()
     return entry

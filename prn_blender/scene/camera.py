@@ -1,4 +1,7 @@
-"""The orthographic camera that sees what the photographer saw. Touches bpy.data.cameras and objects."""
+"""The camera that sees what the photographer saw: orthographic, or where the photo tells its lens in perspective.
+
+Touches bpy.data.cameras and objects.
+"""
 
 import math
 
@@ -10,16 +13,22 @@ DISTANCE = 0.6
 
 
 def build_camera(name: str, photo: bpy.types.Image | None, width: int, pixels_per_metre: float,
-                 middle: tuple[float, float, float]) -> bpy.types.Object:
+                 middle: tuple[float, float, float], focal: float | None = None) -> bpy.types.Object:
     """A camera whose frame is the photo (if there is one to show), `width` pixels wide; the photo's middle lies at `middle` in the world.
 
-    The scene's render resolution has to have the photo's aspect; see stage.frame_photo.
+    focal: in pixels, of `prn.lens.Lens`; None: orthographic. The scene's render resolution has to have the photo's aspect; see
+    stage.frame_photo.
     """
     data = bpy.data.cameras.new(name)
-    data.type = "ORTHO"
     data.sensor_fit = "HORIZONTAL"
-    data.ortho_scale = width / pixels_per_metre
-    data.clip_start, data.clip_end = 0.01, 2 * DISTANCE
+    distance = DISTANCE
+    if focal is None:
+        data.type = "ORTHO"
+        data.ortho_scale = width / pixels_per_metre
+    else:
+        data.lens = data.sensor_width * focal / width
+        distance = focal / pixels_per_metre
+    data.clip_start, data.clip_end = max(0.01, distance - DISTANCE), distance + DISTANCE
     data.display_size = 0.2
     if photo:
         data.show_background_images = True
@@ -28,6 +37,6 @@ def build_camera(name: str, photo: bpy.types.Image | None, width: int, pixels_pe
         background.alpha = 1.0
         background.frame_method = "FIT"
     camera = bpy.data.objects.new(name, data)
-    camera.location = middle[0], middle[1] - DISTANCE, middle[2]
+    camera.location = middle[0], middle[1] - distance, middle[2]
     camera.rotation_euler = math.pi / 2, 0.0, 0.0
     return camera

@@ -33,6 +33,7 @@ class Placement:
 
     pixels_per_metre: float
     middle: tuple[float, float, float]  # of the photo, metres
+    focal: float | None = None  # pixels; None: seen from far away
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,10 @@ def build_face(capture: FaceCapture, texture: np.ndarray | bytes, scene: bpy.typ
 
     # The first face's head is the world's origin.
     placement = beside or Placement(capture.pixels_per_metre, tuple(
-        -photo_to_world(capture.translation, width, height, capture.pixels_per_metre)))
+        -photo_to_world(capture.translation, width, height, capture.pixels_per_metre)), capture.lens.focal if capture.lens else None)
     if camera is None and with_camera:
         background = pack_image("Face Photo.jpg", photo or capture.image)
-        camera = cameras.build_camera("Face Camera", background, width, placement.pixels_per_metre, placement.middle)
+        camera = cameras.build_camera("Face Camera", background, width, placement.pixels_per_metre, placement.middle, placement.focal)
         collection.objects.link(camera)
         frame_photo(scene, camera, width, height)
 
@@ -133,7 +134,8 @@ def mesh_grid(topology: Topology, name: str, stride: int) -> Grid:
 
 def placement_facts(placement: Placement, width: int, height: int) -> dict[str, float | list[float]]:
     """How the world is brought back to the picture's pixels."""
-    return {"image_size": [width, height], "pixels_per_metre": placement.pixels_per_metre, "middle": list(placement.middle)}
+    known = {"image_size": [width, height], "pixels_per_metre": placement.pixels_per_metre, "middle": list(placement.middle)}
+    return known if placement.focal is None else known | {"focal": placement.focal}
 
 
 def facts(capture: FaceCapture) -> dict[str, float | str | list[float]]:

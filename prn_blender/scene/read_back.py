@@ -41,7 +41,7 @@ def read_faces(path: Path) -> tuple[list[PlacedMesh], float]:
         raise foreign from None
     scene = bpy.context.scene
     camera = scene.camera
-    if camera is None or camera.data.type != "ORTHO" or not camera.data.background_images:
+    if camera is None or camera.data.type not in ("ORTHO", "PERSP") or not camera.data.background_images:
         raise CaptureError(f"'{path}' has no camera with a photo behind it: give the .blend file that the capture wrote.")
     width, height = scene.render.resolution_x, scene.render.resolution_y
     graph = bpy.context.evaluated_depsgraph_get()
@@ -77,10 +77,19 @@ def _placed(piece: bpy.types.Object, camera: bpy.types.Object, aspect: float, im
     mesh.loop_triangles.foreach_get("material_index", slots)
     matrix = np.array(camera.matrix_world.normalized().inverted() @ piece.matrix_world)
     seen = points.reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3]
-    placed = seen / camera.data.ortho_scale * (1, -1, -1) + (0.5, aspect / 2, 0)
+    placed = _projected(seen, camera) * (1, -1, -1) + (0.5, aspect / 2, 0)
     piece.to_mesh_clear()
     # A corner each: at a seam one vertex has several UVs.
     return PlacedMesh(placed[corners].astype(np.float32), triangles.reshape(-1, 3)[slots == piece.active_material_index], uvs.reshape(-1, 2), _pixels(image))
+
+
+def _projected(seen: np.ndarray, camera: bpy.types.Object) -> np.ndarray:
+    """Points (V, 3) before the camera, in its axes, in widths of its picture; a lens's depths so that flat surfaces stay flat."""
+    if camera.data.type == "ORTHO":
+        return seen / camera.data.ortho_scale
+    zoom = camera.data.lens / camera.data.sensor_width
+    distance, usual = np.maximum(-seen[:, 2:], 1e-6), max(camera.location.length, 1e-6)
+    return zoom * np.concatenate([seen[:, :2] / distance, usual / distance - 1], 1)
 
 
 def _pixels(image: bpy.types.Image) -> np.ndarray | None:

@@ -12,6 +12,7 @@ import numpy as np
 from ..prn.arkit import ARKIT_NAMES
 from ..prn.errors import CaptureError
 from ..prn.head_topology import load_head_topology
+from ..prn.lens import Lens
 from ..prn.position_map import HM08, cross, load_topology, texels_to_uv
 from ..prn.record import FaceRecord
 from . import versions
@@ -34,7 +35,8 @@ def record_of(face: bpy.types.Object) -> FaceRecord:
     scene, fps = bpy.context.scene, facts.get("fps")
     count = int(facts["length"]) if fps else 1
     record = FaceRecord(fps, (width, height), np.ones(count, bool), np.zeros((count, 68, 3)), np.zeros((count, 3, 3)),
-                        np.zeros((count, 2)), np.zeros(count), np.zeros((count, len(ARKIT_NAMES))))
+                        np.zeros((count, 2)), np.zeros(count), np.zeros((count, len(ARKIT_NAMES))),
+                        Lens(facts["focal"], ((width - 1) / 2, (height - 1) / 2)) if facts.get("focal") else None)
     rate = scene.render.fps / scene.render.fps_base
     hidden = next((curve for curve in versions.curves_of(face.animation_data.action, "OBJECT") if curve.data_path == "hide_render"),
                   None) if fps and face.animation_data and face.animation_data.action else None
