@@ -114,7 +114,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--eye-distance", metavar="MM", type=eye_distance, default=63.0,
                         help="how far the eyes' centres are apart in reality, which sets the scale (default: 63)")
     parser.add_argument("--focal", metavar="MM", type=focal_length, default=None,
-                        help="a photograph's focal length, as told for a full-frame camera: sets right what a near camera makes narrow "
+                        help="the lens's focal length, as told for a full-frame camera: sets right what a near camera makes narrow "
                              "(default: what the file tells; without that, and with 500 or more, the camera is far away)")
     many = parser.add_argument_group("many inputs")
     many.add_argument("--out-dir", metavar="DIR", type=Path,

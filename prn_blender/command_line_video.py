@@ -78,7 +78,7 @@ def capture_take(request: argparse.Namespace) -> int:
         performance = capture_performance(
             request.input, face=1 if request.face == "largest" else request.face, fps=request.fps,
             smoothing=Smoothing(*request.smooth), neutral_frame=request.neutral,
-            interocular=request.eye_distance / 1000, quick=request.quick, engine=engine, progress=line)
+            interocular=request.eye_distance / 1000, focal=request.focal, quick=request.quick, engine=engine, progress=line)
     finally:
         line.end()
     watch.stage("performance")

@@ -11,7 +11,7 @@ from bpy_extras.io_utils import ImportHelper
 from . import dependencies
 from .modal import JobOperator, running_job, tell
 from .next_steps import captured_face
-from .options import STRIDES, FaceOption, LensOption, ResultOptions, TakeOptions, build_arguments, megabytes_a_frame, picture_megabytes
+from .options import STRIDES, FaceOption, ResultOptions, TakeOptions, build_arguments, megabytes_a_frame, picture_megabytes
 from .preferences import cache_folder, engine_choice
 from .prn import inputs
 from .prn.errors import CaptureError
@@ -20,7 +20,7 @@ from .scene.versions import RELATIVE_PATH
 IMAGES, MOVIES = ";".join(inputs.PICTURES), ";".join(inputs.MOVIES)
 
 
-class PRN_OT_capture_image(JobOperator, bpy.types.Operator, ResultOptions, LensOption, FaceOption):
+class PRN_OT_capture_image(JobOperator, bpy.types.Operator, ResultOptions, FaceOption):
     """Make a textured face mesh from a photo, or from one frame of a movie"""
 
     bl_idname = "prn.capture_image"
@@ -191,7 +191,7 @@ class PRN_OT_capture_video(JobOperator, bpy.types.Operator, ResultOptions, TakeO
         rate = scene.render.fps / scene.render.fps_base
         self.folder = cache_place()
         self.take_name = free_name(bpy.path.clean_name(self.shown.stem if self.shown else "Take"), self.folder)
-        request = TakeRequest(footage, rate, self.face, self.eye_distance / 1000, self.topology.lower(),
+        request = TakeRequest(footage, rate, self.face, self.eye_distance / 1000, self.focal, self.topology.lower(),
                               int(self.texture_size), engine_choice(context),
                               self.folder / f"{self.take_name}_texture" if self.texture_frames else None, None if self.match_time else rate,
                               self.quick)
@@ -291,6 +291,7 @@ def draw_take(layout, options) -> None:
     layout.prop(options, "texture_size")
     layout.prop(options, "texture_frames")
     layout.prop(options, "eye_distance")
+    layout.prop(options, "focal")
     layout.prop(options, "quick")
     layout.prop(options, "match_time")
     layout.prop(options, "with_sound")
@@ -373,7 +374,7 @@ class PRN_OT_capture(bpy.types.Operator):
         """Hands the settings over to the operator of what is asked for, so that its options are in the redo panel."""
         settings = context.scene.prn
         still = settings.source == "IMAGE" or settings.whole == "STILL"
-        groups = (ResultOptions, LensOption, FaceOption) if still else (ResultOptions, FaceOption, TakeOptions)
+        groups = (ResultOptions, FaceOption) if still else (ResultOptions, FaceOption, TakeOptions)
         options = {name: getattr(settings, name) for group in groups for name in group.__annotations__}
         options["collection"] = settings.collection.name if settings.collection else ""
         try:

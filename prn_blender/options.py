@@ -49,6 +49,10 @@ class ResultOptions:
         name="Camera", default=True,
         description="Add a camera that sees the photo behind the face, and set the scene's resolution to the photo's")
     eye_distance: FloatProperty(default=63.0, **EYE_DISTANCE)
+    focal: FloatProperty(
+        name="Focal Length (mm)", default=0.0, min=0.0, max=2000.0, precision=0, step=100,
+        description="The camera's lens, as told for a full-frame camera: from near by, noses are seen large and heads narrow, which it "
+                    "sets right. 0: what the file tells, as phones' do; if it does not, and with 500 or more, from far away")
 
 
 class TakeOptions:
@@ -77,13 +81,6 @@ class TakeOptions:
 class FaceOption:
     face: IntProperty(name="Face", default=1, min=0, soft_max=20,
                       description="Which face, counted from the largest, which is 1; 0 captures all of them")
-
-
-class LensOption:
-    focal: FloatProperty(
-        name="Focal Length (mm)", default=0.0, min=0.0, max=2000.0, precision=0, step=100,
-        description="The lens that took the photo, as told for a full-frame camera: from near by, noses are seen large and heads narrow, which it "
-                    "sets right. 0: what the photo's file tells, as phones' do; if it does not, and with 500 or more, from far away")
 
 
 def build_arguments(options: ResultOptions) -> dict:

@@ -6,7 +6,7 @@ File names are relative where the .blend file is saved.
 import bpy
 from bpy.props import EnumProperty, FloatProperty, PointerProperty, StringProperty
 
-from .options import EYE_DISTANCE, FaceOption, LensOption, ResultOptions, TakeOptions
+from .options import EYE_DISTANCE, FaceOption, ResultOptions, TakeOptions
 from .scene.versions import RELATIVE_PATH
 
 
@@ -40,7 +40,7 @@ def set_eye_distance(settings, value: float) -> None:
     settings["own_eye_distance"] = value
 
 
-class PRN_Settings(bpy.types.PropertyGroup, ResultOptions, LensOption, TakeOptions, FaceOption):
+class PRN_Settings(bpy.types.PropertyGroup, ResultOptions, TakeOptions, FaceOption):
     source: EnumProperty(
         name="Source", description="Where the face comes from", update=source_changed,
         items=(("IMAGE", "Image", "A photo", "IMAGE_DATA", 0),

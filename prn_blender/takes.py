@@ -30,6 +30,7 @@ class TakeRequest:
     fps: float | None = None  # of footage: the scene's rate
     face: int = 1
     interocular: float = 0.063  # metres
+    focal: float = 0.0  # millimetres, equivalent to a 36 x 24 mm frame's; 0: what the file tells
     topology: str = "grid"  # whose UV layout the texture is in
     texture_size: int | None = 2048  # None: no texture is wanted
     engine: EngineChoice = EngineChoice()
@@ -73,7 +74,7 @@ def _perform(request: TakeRequest, job) -> Performance:
         else:
             job.report("Following the face", None if fraction is None else fraction * (FOLLOWED if request.quick else TRACKED))
     try:
-        return capture_performance(_video(request), face=request.face, interocular=request.interocular, quick=request.quick,
+        return capture_performance(_video(request), face=request.face, interocular=request.interocular, focal=request.focal or None, quick=request.quick,
                                    engine=open_engine(request.engine, quantized=True), progress=follow, cancelled=lambda: job.cancelled)
     except CaptureCancelled:
         job.report()  # leaves by jobs.Cancelled, as all other work does

@@ -10,6 +10,7 @@ from exact_face import rotation_of
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.crop import Crop
 from prn_blender.prn.face_fit import load_shape_space
+from prn_blender.prn.lens import Lens
 from prn_blender.prn.position_map import SIZE
 from prn_blender.prn.take import Performance, Smoothing
 from prn_blender.prn.take_recorder import Recorder
@@ -18,6 +19,7 @@ from prn_blender.prn.track import TrackedFace, TrackedFrame
 
 FPS = 30.0
 IMAGE = np.full((240, 320, 3), 90, np.uint8)
+NEAR = Lens(200.0, (159.5, 119.5))  # from 40 cm: a metre has 495 pixels
 BLINK = 20  # the frame in which the eyes are shut
 JAW, LEFT_LID, RIGHT_LID, SMILE = (ARKIT_NAMES.index(name) for name in
                                    ("jawOpen", "eyeBlinkLeft", "eyeBlinkRight", "mouthSmileLeft"))
@@ -31,9 +33,10 @@ class Take:
     places: np.ndarray  # (N, 2) pixels
 
 
-def make_take(count: int = 60, noise: float = 0.0, seed: int = 0, still: bool = False, missing=(), lids=None) -> Take:
+def make_take(count: int = 60, noise: float = 0.0, seed: int = 0, still: bool = False, missing=(), lids=None,
+              lens: Lens | None = None) -> Take:
     """noise: metres, standard deviation of smooth errors that differ from frame to frame. missing: frames without a face. lids (N,): how
-    far they are shut, if it is not a blink."""
+    far they are shut, if it is not a blink. lens: that all is seen through."""
     space, rng = load_shape_space(), np.random.default_rng(seed)
     person = rng.normal(0, 0.8, space.identities)
     step = np.arange(count)
@@ -57,25 +60,27 @@ def make_take(count: int = 60, noise: float = 0.0, seed: int = 0, still: bool = 
             head = head + cv2.resize(rough * (noise / rough.std()), (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
         crop = Crop(*places[i], 110.0)
         seen = (4.5 * head @ rotations[i].T).astype(np.float32)
+        if lens:
+            seen = crop.from_image(lens.seen(crop.to_image(seen)))
         guess = np.clip(weights[i] + rng.normal(0, 0.05 if noise else 1e-9, 52), 0, 1).astype(np.float32)
         faces = [] if i in missing else [TrackedFace(0, crop, seen, guess, 0.0)]
         frames.append(TrackedFrame(int(i), i / FPS, IMAGE, faces, False))
     return Take(frames, weights, rotations, places)
 
 
-def solve_take(take: Take, **options) -> Performance:
-    recorder = Recorder(load_shape_space())
+def solve_take(take: Take, lens: Lens | None = None, **options) -> Performance:
+    recorder = Recorder(load_shape_space(), lens=lens)
     for frame in take.frames:
         for face in frame.faces:
             recorder.add(frame, face)
     return solve(recorder, "the take", options.pop("fps", FPS), (320, 240), source_fps=FPS, **options)
 
 
-@lru_cache(maxsize=1)
-def talking() -> tuple[Take, Performance]:
+@lru_cache(maxsize=3)
+def talking(lens: Lens | None = None) -> tuple[Take, Performance]:
     """A noisy take and what became of it, for tests that only look."""
-    take = make_take(noise=0.0008)
-    return take, solve_take(take)
+    take = make_take(noise=0.0008, lens=lens)
+    return take, solve_take(take, lens)
 
 
 def unsmoothed(take: Take) -> Performance:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prn_blender.prn import colour
-from prn_blender.prn.boxes import Tags, movie_tags
+from prn_blender.prn.boxes import MovieFacts, Tags, movie_facts
 from prn_blender.prn.image_io import load_image
 from prn_blender.prn.video import open_video, read_frame
 from test_image_io import encode, png_chunk
@@ -143,10 +143,10 @@ def test_tags_count_more_than_the_size(tmp_path):
     for _ in range(3):
         writer.write(np.ascontiguousarray(bars[..., ::-1]))
     writer.release()
-    assert movie_tags(path) is None
+    assert movie_facts(path) == MovieFacts()
     assert np.abs(colours_of(read_frame(path, 0)) - BARS).max() >= 8
     path.write_bytes(tagged(path.read_bytes(), Tags(1, 1, 1)))
-    assert movie_tags(path) == Tags(1, 1, 1)
+    assert movie_facts(path) == MovieFacts(Tags(1, 1, 1))
     assert np.abs(colours_of(read_frame(path, 0)) - BARS).max() <= 6
 
 
@@ -155,7 +155,7 @@ def test_tags_count_more_than_the_size(tmp_path):
 def test_what_is_no_movie_has_no_tags(tmp_path, content):
     path = tmp_path / "movie.mp4"
     path.write_bytes(content)
-    assert movie_tags(path) is None
+    assert movie_facts(path) == MovieFacts()
 
 
 # ---- photographs -----------------------------------------------------------------------------------------------------

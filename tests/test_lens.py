@@ -6,13 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import takes
 from exact_face import HEIGHT, NEAR, WIDTH, exact_face
 from heif_file import box, heic
+from prn_blender.prn.boxes import MovieFacts, movie_facts
 from prn_blender.prn.capture import capture_image, place_face
 from prn_blender.prn.crop import crop_from_landmarks
+from prn_blender.prn.frame_texture import frame_capture
 from prn_blender.prn.heif import read_heif
 from prn_blender.prn.image_io import load_image, load_photograph
 from prn_blender.prn.lens import BELIEVED, Lens, is_whole, lens_of
+from prn_blender.prn.take_texture import front_capture
+from takes import make_take, solve_take
 from test_image_io import encode, with_exif
 
 DATA = Path(__file__).parent / "data"
@@ -64,6 +69,58 @@ def test_a_head_seen_from_near_by(pose, surface):
     assert np.linalg.norm((near.position_map - exact.position_map)[..., :2], axis=2)[face].mean() < 0.4
     np.testing.assert_allclose(near.seen(near.head_map), near.position_map, atol=0.01)
     assert near.translation[2] == 0 and near.lens == NEAR and far.lens is None
+
+
+def test_a_take_from_near_by():
+    """The same person as from far away, at the same places, in the same size from beginning to end."""
+    take = make_take(lens=takes.NEAR)
+    near, unknown, far = solve_take(take, takes.NEAR), solve_take(take), solve_take(make_take())
+
+    def shape(performance) -> np.ndarray:
+        points = performance.topology.landmarks_of(performance.neutral)
+        return np.linalg.norm(points[[27, 31]] - points[[8, 35]], axis=1) / np.linalg.norm(points[2] - points[14])
+
+    assert np.abs(shape(near) / shape(far) - 1).max() < 0.02
+    assert (shape(unknown) / shape(far) - 1 > 0.05).all()
+    assert np.abs(near.weights - far.weights).mean() < 0.02
+    assert np.ptp(near.scale) < 0.02 * near.scale.mean()
+    for frame, tracked in list(zip(range(60), take.frames))[::10]:
+        face, = tracked.faces
+        seen = near.topology.landmarks_of(face.crop.to_image(face.crop_map))
+        assert np.linalg.norm((near.seen_at(frame, near.topology.landmarks_of(near.head_map(frame))) - seen)[:, :2], axis=1).mean() < 1.0
+    front = front_capture(near)
+    assert np.abs(shape_of(front) - shape_of(front_capture(far))).max() < 0.03
+    textured = frame_capture(near, 10, takes.IMAGE)
+    np.testing.assert_allclose(textured.seen(textured.head_map), textured.position_map, atol=0.01)
+
+
+def quicktime(value: bytes, form: int, *, full: bool = False, in_track: bool = True) -> bytes:
+    """A movie's description with Apple's metadata: a camera's name, and the lens."""
+    names = (b"com.apple.quicktime.camera.lens_model", b"com.apple.quicktime.camera.focal_length.35mm_equivalent")
+    keys = box(b"keys", struct.pack(">I", len(names)), *(box(b"mdta", name) for name in names), version=0)
+    items = [box(struct.pack(">I", number), box(b"data", struct.pack(">II", kind, 0), content))
+             for number, kind, content in ((1, 1, b"A camera 26mm"), (2, form, value))]
+    meta = box(b"meta", box(b"hdlr", bytes(8), b"mdta", bytes(13)), keys, box(b"ilst", *items), version=0 if full else None)
+    media = box(b"mdia", box(b"hdlr", bytes(4), b"vide", bytes(13), version=0))
+    sound = box(b"trak", box(b"mdia", box(b"hdlr", bytes(4), b"soun", bytes(13), version=0)))
+    return box(b"ftyp", b"qt  ") + box(b"mdat", bytes(40)) + box(
+        b"moov", sound, box(b"trak", media, meta if in_track else b""), b"" if in_track else meta)
+
+
+@pytest.mark.parametrize("value, form", [(b"27", 1), (b"27.00mm", 1), (b"\x1b", 21), (b"\0\0\0\x1b", 22), (struct.pack(">f", 27), 23),
+                                         (struct.pack(">d", 27), 24)])
+def test_a_phones_movie_tells_the_lens(tmp_path, value, form):
+    path = tmp_path / "clip.mov"
+    for variant in ({}, {"full": True}, {"in_track": False}):
+        path.write_bytes(quicktime(value, form, **variant))
+        assert movie_facts(path).focal == 27
+
+
+@pytest.mark.parametrize("value, form", [(b"wide", 1), (b"0", 1), (b"", 21), (b"\xff" * 12, 21), (struct.pack(">f", np.nan), 23), (b"\0", 24)])
+def test_a_movie_that_tells_nonsense(tmp_path, value, form):
+    path = tmp_path / "clip.mov"
+    path.write_bytes(quicktime(value, form))
+    assert movie_facts(path) == MovieFacts()
 
 
 def exif_with_focal(millimetres: int, order: str = "<") -> bytes:

@@ -9,6 +9,7 @@ from clips import portrait, wall
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.crop import Crop
 from prn_blender.prn.errors import CaptureError, NoFaceError
+from prn_blender.prn.lens import lens_of
 from prn_blender.prn.performance import capture_performance
 from prn_blender.prn.take import Smoothing
 from prn_blender.prn.take_recorder import TrackNotes
@@ -16,6 +17,7 @@ from prn_blender.prn.take_solve import _calmest
 from prn_blender.prn.take_weights import _spikes
 from prn_blender.prn.time_grid import TimeGrid
 from prn_blender.prn.track import TrackedFace, TrackedFrame
+from prn_blender.prn.video import open_video
 from takes import BLINK, FPS, JAW, LEFT_LID, RIGHT_LID, SMILE, make_take, solve_take, talking, unsmoothed
 
 
@@ -137,6 +139,18 @@ def test_from_a_clip():
     moved = performance.translation[-1, 0] - performance.translation[0, 0]
     assert moved == pytest.approx(len(performance) - 1, abs=1.5)
     assert "front" in performance.key_frames
+
+
+def test_a_clip_that_tells_its_lens():
+    video = open_video([portrait(x=150 + step) for step in range(6)])
+    video.focal = 26.0                                      # as of a phone's movie
+    performance = capture_performance(video, quick=True)
+    assert performance.lens == lens_of(26, 320, 240)
+    given = capture_performance([portrait(x=150 + step) for step in range(6)], quick=True, focal=50)
+    assert given.lens == lens_of(50, 320, 240)
+    landmarks = performance.topology.landmarks_of
+    apart = performance.seen_at(0, landmarks(performance.head_map(0))) - given.seen_at(0, landmarks(given.head_map(0)))
+    assert np.linalg.norm(apart[:, :2], axis=1).mean() < 1.0
 
 
 def test_wrong_requests():

@@ -7,7 +7,17 @@ import pytest
 
 from exact_face import NEAR, exact_face
 from prn_blender.prn import record
+from takes import NEAR as NEAR_CLIP
 from takes import talking
+
+
+def posed(entry: dict, size: list[int]) -> np.ndarray:
+    """(68, 3) the head's landmarks carried to the picture by the pose, as the conventions say."""
+    points = entry["pixels_per_metre"] * np.array(entry["head_landmarks"]) @ np.array(entry["rotation"]).T + entry["translation"]
+    if "focal" in entry:
+        middle = (np.array(size) - 1) / 2
+        points[:, :2] = middle + (points[:, :2] - middle) * entry["focal"] / (entry["focal"] + points[:, 2:])
+    return points
 
 
 def test_a_photograph(tmp_path):
@@ -18,16 +28,13 @@ def test_a_photograph(tmp_path):
     for number, (face, entry) in enumerate(zip(faces, told["frames"]), 1):
         assert entry["face"] == number and entry["yaw"] == pytest.approx(face.yaw, abs=1e-3)
         np.testing.assert_allclose(np.array(entry["landmarks"])[:, :2], face.topology.landmarks_of(face.position_map)[:, :2], atol=0.01)
-        again = entry["pixels_per_metre"] * np.array(entry["head_landmarks"]) @ np.array(entry["rotation"]).T + entry["translation"]
         assert entry.get("focal") == (NEAR.focal if face.lens else None)
-        if face.lens:
-            middle = (np.array(told["image_size"]) - 1) / 2
-            again[:, :2] = middle + (again[:, :2] - middle) * entry["focal"] / (entry["focal"] + again[:, 2:])
-        np.testing.assert_allclose(again, entry["landmarks"], atol=0.01)
+        np.testing.assert_allclose(posed(entry, told["image_size"]), entry["landmarks"], atol=0.01)
 
 
-def test_a_take_has_a_record_a_frame(tmp_path):
-    take = talking()[1]
+@pytest.mark.parametrize("lens", [None, NEAR_CLIP])
+def test_a_take_has_a_record_a_frame(tmp_path, lens):
+    take = talking(lens)[1]
     record.write_json(tmp_path / "take.json", [record.of_take(take)])
     told = json.loads((tmp_path / "take.json").read_text(encoding="utf-8"))
     assert len(told["frames"]) == len(take) and told["fps"] == take.fps
@@ -35,11 +42,8 @@ def test_a_take_has_a_record_a_frame(tmp_path):
     assert entry["frame"] == 17 and entry["seconds"] == pytest.approx(17 / take.fps, abs=1e-5)
     np.testing.assert_allclose(entry["arkit"], take.weights[17], atol=1e-5)
     head = take.topology.landmarks_of(take.head_map(17))
-    seen = take.scale[17] * head @ take.rotation[17].T + take.translation[17]
-    np.testing.assert_allclose(np.array(entry["landmarks"])[:, :2], seen[:, :2], atol=0.02)
-    # And the pose carries the one onto the other, as the conventions say.
-    again = entry["pixels_per_metre"] * np.array(entry["head_landmarks"]) @ np.array(entry["rotation"]).T + entry["translation"]
-    np.testing.assert_allclose(again, entry["landmarks"], atol=0.01)
+    np.testing.assert_allclose(np.array(entry["landmarks"])[:, :2], take.seen_at(17, head)[:, :2], atol=0.02)
+    np.testing.assert_allclose(posed(entry, told["image_size"]), entry["landmarks"], atol=0.01)
 
 
 def test_frames_outside_the_take_are_told_as_not_seen(tmp_path):

@@ -20,7 +20,7 @@ from prn_blender.scene.curves import continuous_quaternions, decimate
 from prn_blender.scene.frames import to_blender
 from prn_blender.scene.performance import build_performance, cost
 from prn_blender.scene.stage import match_time, new_stage
-from takes import make_take, solve_take, talking
+from takes import NEAR, make_take, solve_take, talking
 
 WIDTH, HEIGHT = 320, 240
 
@@ -62,15 +62,16 @@ def test_every_way_plays_the_same_faces(scene, tmp_path, way):
         assert len(built.mesh.data.shape_keys.key_blocks) == 1 + (52 if way == "arkit" else 60)
 
 
-def test_the_mesh_lies_over_the_footage(scene):
-    take, performance = talking()
+@pytest.mark.parametrize("lens", [None, NEAR])
+def test_the_mesh_lies_over_the_footage(scene, lens):
+    take, performance = talking(lens)
     built = build_performance(performance, skin_texture(), scene, way="arkit", stride=4)
     grid = performance.topology.grid(4)
     for frame in (0, 20, 45):
         scene.frame_set(scene.frame_start + frame)
         bpy.context.view_layer.update()
         head = grid.sample(performance.head_map(frame, details=False))[::60]
-        wanted = (performance.scale[frame] * head @ performance.rotation[frame].T + performance.translation[frame])[:, :2]
+        wanted = performance.seen_at(frame, head)[:, :2]
         seen = [world_to_camera_view(scene, built.camera, built.mesh.matrix_world @ Vector(point)) for point in to_blender(head)]
         seen = [[place.x * WIDTH - 0.5, (1 - place.y) * HEIGHT - 0.5] for place in seen]
         np.testing.assert_allclose(seen, wanted, atol=0.05)

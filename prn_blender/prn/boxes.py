@@ -1,15 +1,18 @@
-"""The boxes that MP4, QuickTime and HEIC files are made of, and what colours they declare. Reads files, imports nothing of the package.
+"""The boxes that MP4, QuickTime and HEIC files are made of, and what they declare of colours and lens. Reads files, imports nothing of the package.
 
 After ISO/IEC 14496-12 (boxes; 12.1.5 for `colr`) and Apple's QuickTime File Format (`nclc`); the numbers are those of
 ITU-T H.273.
 """
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+LEAST_FOCAL, MOST_FOCAL = 5.0, 2000.0        # millimetres: other lenses there are not
+_FOCAL = b"com.apple.quicktime.camera.focal_length.35mm_equivalent"
 _LARGEST = 64 << 20             # bytes of what describes a movie: an hour's have a few millions
 
 
@@ -20,6 +23,13 @@ class Tags(NamedTuple):
     transfer: int
     matrix: int
     full: bool = False          # black and white are 0 and 255, and not 16 and 235
+
+
+class MovieFacts(NamedTuple):
+    """What a movie's file says of its pictures: their colours, and its lens's focal length, equivalent to a 36 x 24 mm frame's."""
+
+    tags: Tags | None = None
+    focal: float | None = None
 
 
 def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -46,23 +56,50 @@ def tags_of(colr: bytes) -> Tags | None:
     return None
 
 
-def movie_tags(path: Path) -> Tags | None:
-    """The colours that the first picture track of an MP4 or QuickTime movie declares; None if it declares none or is another kind of file."""
+def movie_facts(path: Path) -> MovieFacts:
+    """What an MP4 or QuickTime movie says of its first picture track; nothing, if it is another kind of file."""
     with open(path, "rb") as file:
-        moov = _top_box(file, b"moov")
-    for kind, track in boxes(moov or b""):
-        media = dict(boxes(track)).get(b"mdia", b"") if kind == b"trak" else b""
-        parts = dict(boxes(media))
-        if parts.get(b"hdlr", b"")[8:12] != b"vide":
-            continue
-        table = dict(boxes(dict(boxes(parts.get(b"minf", b""))).get(b"stbl", b"")))
-        for _, entry in boxes(table.get(b"stsd", b"")[8:]):
-            # 78 bytes that every picture format's entry begins with.
-            for inner, content in boxes(entry[78:]):
-                if inner == b"colr" and (tags := tags_of(content)):
-                    return tags
-        return None
+        moov = _top_box(file, b"moov") or b""
+    for kind, content in boxes(moov):
+        track = dict(boxes(content)) if kind == b"trak" else {}
+        media = dict(boxes(track.get(b"mdia", b"")))
+        if media.get(b"hdlr", b"")[8:12] == b"vide":
+            return MovieFacts(_tags(media), _focal(track.get(b"meta", b"")) or _focal(dict(boxes(moov)).get(b"meta", b"")))
+    return MovieFacts()
+
+
+def _tags(media: dict[bytes, bytes]) -> Tags | None:
+    table = dict(boxes(dict(boxes(media.get(b"minf", b""))).get(b"stbl", b"")))
+    for _, entry in boxes(table.get(b"stsd", b"")[8:]):
+        # 78 bytes that every picture format's entry begins with.
+        for inner, content in boxes(entry[78:]):
+            if inner == b"colr" and (tags := tags_of(content)):
+                return tags
     return None
+
+
+def _focal(meta: bytes) -> float | None:
+    """Apple's metadata (QuickTime File Format, "Metadata"): a list of names, and values by their numbers."""
+    parts = dict(boxes(meta)) if b"keys" in dict(boxes(meta)) else dict(boxes(meta[4:]))
+    names = [name for _, name in boxes(parts.get(b"keys", b"")[8:])]
+    for number, item in boxes(parts.get(b"ilst", b"")):
+        place = int.from_bytes(number, "big") - 1
+        value = dict(boxes(item)).get(b"data", b"")
+        if 0 <= place < len(names) and names[place] == _FOCAL and len(value) > 8:
+            return _millimetres(int.from_bytes(value[:4], "big"), value[8:])
+    return None
+
+
+def _millimetres(form: int, value: bytes) -> float | None:
+    """A number that may be text, with or without its unit, a whole number or a float; None if it makes no sense."""
+    if form == 1:
+        found = re.match(rb"\s*(\d+(\.\d+)?)", value)
+        number = float(found[1]) if found else 0.0
+    elif form in (23, 24) and len(value) == (4 if form == 23 else 8):
+        (number,) = struct.unpack(">f" if form == 23 else ">d", value)
+    else:
+        number = float(int.from_bytes(value, "big")) if len(value) <= 8 else 0.0
+    return number if LEAST_FOCAL <= number <= MOST_FOCAL else None
 
 
 def _top_box(file: BinaryIO, wanted: bytes) -> bytes | None:

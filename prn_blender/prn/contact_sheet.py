@@ -109,7 +109,7 @@ class HeadPictures:
 def column(performance: Performance, frame: int, picture: np.ndarray, mesh: MaskPictures | HeadPictures) -> np.ndarray:
     """(4 PANEL, PANEL, 3) one moment."""
     def placed(points: np.ndarray) -> np.ndarray:
-        return performance.scale[frame] * points @ performance.rotation[frame].T + performance.translation[frame]
+        return performance.seen_at(frame, points)
 
     # Every column shows the same part of the frame around the head, so that the head's motion relative to it is seen.
     size = 1.5 * np.ptp(placed(performance.topology.vertices_of(performance.head_map(frame)))[:, :2], axis=0).max()

@@ -114,7 +114,7 @@ def frame_capture(performance: Performance, frame: int, picture: np.ndarray) -> 
     """A frame as the capture of a photograph, with the take's smooth surface where the network had its own."""
     scale, rotation, translation = (values[frame] for values in (performance.scale, performance.rotation, performance.translation))
     head_map = performance.head_map(frame)
-    position_map = (head_map @ (scale * rotation.T) + translation).astype(np.float32)
+    position_map = performance.seen_at(frame, head_map).astype(np.float32)
     low, high = position_map[..., :2].min((0, 1)), position_map[..., :2].max((0, 1))
     yaw, pitch, roll = angles(rotation)
     return FaceCapture(
@@ -122,4 +122,4 @@ def frame_capture(performance: Performance, frame: int, picture: np.ndarray) -> 
         position_map=position_map, raw_position_map=position_map, expression=performance.weights[frame], rotation=rotation,
         translation=translation, pixels_per_metre=float(scale), head_map=head_map,
         visibility=visibility_of(position_map, performance.topology), yaw=yaw, pitch=pitch, roll=roll, seconds={},
-        topology=performance.topology)
+        topology=performance.topology, lens=performance.lens)

@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from .boxes import LEAST_FOCAL, MOST_FOCAL
 from .colour import from_profile
 from .errors import CaptureError
 from .heif import Heif, Unreadable, decode_heif, is_heif, read_heif
@@ -302,7 +303,7 @@ def _exif_orientation(exif: bytes) -> int:
 def _exif_focal(exif: bytes) -> float | None:
     """FocalLengthIn35mmFilm of EXIF data, millimetres; None where it has none that makes sense."""
     millimetres = _number(exif, _tiff_value(exif, 0xA405, _number(exif, _tiff_value(exif, 0x8769))))
-    return float(millimetres) if 5 <= millimetres <= 2000 else None
+    return float(millimetres) if LEAST_FOCAL <= millimetres <= MOST_FOCAL else None
 
 
 def _number(data: bytes, value: bytes) -> int:

@@ -6,7 +6,7 @@ would see (a pinhole, Hartley and Zisserman, "Multiple View Geometry", chapter 6
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,6 +41,10 @@ class Lens:
         growth = self.focal / (self.focal + depth)
         middle = np.array([*self.middle, 0.0], flat.dtype)
         return middle + (flat - middle - np.array([0, 0, depth], flat.dtype)) * flat.dtype.type(growth), growth
+
+    def cut_out(self, x: float, y: float) -> Lens:
+        """The same lens for a part of the picture that begins there."""
+        return replace(self, middle=(self.middle[0] - x, self.middle[1] - y))
 
     def _nearness(self, points: np.ndarray) -> np.ndarray:
         return np.maximum(1 + points[..., 2:] / self.focal, _NEAREST)

@@ -17,6 +17,7 @@ from .capture import INTEROCULAR
 from .engine import Engine, open_engine
 from .errors import CaptureCancelled, CaptureError, NoFaceError
 from .face_fit import load_shape_space
+from .lens import lens_of
 from .plain_take import PlainRecorder, solve_plain
 from .position_map import HM08
 from .take import Performance, Smoothing
@@ -36,6 +37,7 @@ def capture_performance(
     smoothing: Smoothing = Smoothing(),
     neutral_frame: int | None = None,
     interocular: float = INTEROCULAR,
+    focal: float | None = None,
     quick: bool = False,
     engine: Engine | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -46,7 +48,7 @@ def capture_performance(
     face: 1 is the face that takes up most of the video, 2 the next one, and so on. fps: of the result; the video's own by
     default. neutral_frame: the video's frame in which the face is at rest; by default the calmest one is found. Weights with a
     topology of their own give a performance without ARKit weights (plain_take.py).
-    interocular: the real distance between the eyes' centres in metres, which sets the scale. quick: without following the skin
+    interocular: the real distance between the eyes' centres in metres, which sets the scale. focal: as for `capture_image`. quick: without following the skin
     (skin_motion.py), in three fifths of the time: small expressions come out weaker. Other arguments are those of
     `capture_video`. Raises NoFaceError if nobody is seen, CaptureError for a wrong request.
     """
@@ -57,7 +59,7 @@ def capture_performance(
     engine = engine or open_engine(quantized=True)
     video = source if isinstance(source, Video) else open_video(source)
     # Somebody else than the largest can only be chosen if all are followed.
-    recorders, size, last = record(video, "largest" if face == 1 else "all", engine, progress, cancelled, quick)
+    recorders, size, last = record(video, "largest" if face == 1 else "all", engine, progress, cancelled, quick, focal or video.focal)
     chosen = [recorder for recorder in sorted(recorders, key=lambda recorder: -recorder.size)
               if len(recorder.frames) >= 2]
     if not chosen:
@@ -85,10 +87,10 @@ def capture_performance(
 
 
 def record(video: Video, faces: Literal["largest", "all"], engine: Engine, progress: Callable[[Progress], None] | None = None,
-           cancelled: Callable[[], bool] | None = None, quick: bool = False) -> tuple[list[TrackNotes], tuple[int, int], float]:
+           cancelled: Callable[[], bool] | None = None, quick: bool = False, focal: float | None = None) -> tuple[list[TrackNotes], tuple[int, int], float]:
     """The finished recorders of all tracks of a video, its pictures' width and height, and the last one's time in seconds.
 
-    Arguments are those of `capture_video`. Recorders are PlainRecorders if the weights have a topology of their own: without
+    Arguments are those of `capture_video` and `capture_performance`. Recorders are PlainRecorders if the weights have a topology of their own: without
     a shape space there is neither identity nor expression to solve for.
     """
     recorders: dict[int, TrackNotes] = {}
@@ -97,7 +99,8 @@ def record(video: Video, faces: Literal["largest", "all"], engine: Engine, progr
         size, last = size if size[0] else frame.image.shape[1::-1], frame.time
         for seen in frame.faces:
             if seen.track not in recorders:
-                recorders[seen.track] = Recorder(load_shape_space(), skin=not quick) if engine.topology.name == HM08 else PlainRecorder(engine.topology)
+                recorders[seen.track] = Recorder(load_shape_space(), not quick, lens_of(focal, *size) if focal else None) \
+                    if engine.topology.name == HM08 else PlainRecorder(engine.topology)
             recorders[seen.track].add(frame, seen)
     for recorder in recorders.values():
         recorder.finish()

@@ -46,7 +46,7 @@ class FaceRecord:
     translation: np.ndarray  # (N, 2) pixels: where the head's origin appears
     scale: np.ndarray  # (N,) pixels per metre
     weights: np.ndarray | None  # (N, 52) in the order of ARKIT_NAMES; None where the network gives none
-    lens: Lens | None = None  # of a photograph whose file tells it
+    lens: Lens | None = None  # of the camera; None: far away
 
     def landmarks(self, frame: int) -> np.ndarray:
         """(68, 3) image frame."""
@@ -70,7 +70,7 @@ def of_take(take: Performance) -> FaceRecord:
     return FaceRecord(take.fps, take.image_size, take.seen[place] & inside,
                       np.stack([landmarks[frame] for frame in range(len(take))])[place], take.rotation[place],
                       take.translation[place, :2], take.scale[place],
-                      take.weights[place] if take.weights.shape[1] else None)
+                      take.weights[place] if take.weights.shape[1] else None, take.lens)
 
 
 def write_json(path: Path, records: Sequence[FaceRecord]) -> None:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from .face_fit import GRID
+from .lens import Lens
 from .position_map import SIZE, Topology
 from .threads import BLOCK
 from .track import TrackedFace
@@ -37,14 +38,15 @@ class KeyFrame:
     image: np.ndarray  # (H, W, 3) uint8 RGB, what of it shows the face
     face: TrackedFace  # its crop in pixels of that image
     merit: float  # how good it is of its kind: sharp, large, at rest, in logarithms
+    corner: tuple[int, int]  # of that image in the frame: x, y
 
 
 @dataclass
 class Performance:
     """One face over a take, evenly spaced in time.
 
-    Head frame and image frame are those of `FaceCapture`; a head point p of frame i appears at
-    scale[i] * rotation[i] @ p + translation[i]. Frame i lies `start + i` frames after the video's beginning.
+    Head frame and image frame are those of `FaceCapture`; `seen_at` tells where a head point of frame i appears. Frame i lies
+    `start + i` frames after the video's beginning.
     """
 
     name: str  # what to call the source in messages
@@ -68,9 +70,15 @@ class Performance:
     warnings: list[str]
     topology: Topology
     length: int = 0  # frames that the whole video has at `fps`, those before and after the face among them; 0 if nobody counted
+    lens: Lens | None = None  # of the camera; None: far away
 
     def __len__(self) -> int:
         return len(self.seen)
+
+    def seen_at(self, frame: int, points: np.ndarray) -> np.ndarray:
+        """Where points (..., 3) of the head frame appear, image frame: scale * rotation @ point + translation, through the lens."""
+        flat = self.scale[frame] * points @ self.rotation[frame].T + self.translation[frame]
+        return self.lens.seen(flat) if self.lens else flat
 
     def shape_map(self, number: int) -> np.ndarray:
         """(256, 256, 3) offset of ARKit shape `number` from the neutral, metres."""

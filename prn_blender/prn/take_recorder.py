@@ -14,6 +14,7 @@ import numpy as np
 from .arkit import ARKIT_NAMES
 from .errors import CaptureError
 from .face_fit import MOTIONS, ShapeSpace, in_head, reading
+from .lens import Lens
 from .skin_motion import PICTURE, picture
 from .smooth import rotation_vectors, rotations_of
 from .stored_offsets import STORED, stored
@@ -117,19 +118,19 @@ def _key_frame(frame: TrackedFrame, face: TrackedFace, merit: float) -> KeyFrame
     low = np.clip(np.floor(centre - reach), 0, size - 1).astype(int)
     high = np.clip(np.ceil(centre + reach) + 1, low + 1, size).astype(int)
     moved = replace(crop, center_x=crop.center_x - low[0], center_y=crop.center_y - low[1])
-    return KeyFrame(frame.index, frame.image[low[1]:high[1], low[0]:high[0]].copy(), replace(face, crop=moved), merit)
+    return KeyFrame(frame.index, frame.image[low[1]:high[1], low[0]:high[0]].copy(), replace(face, crop=moved), merit, (int(low[0]), int(low[1])))
 
 
 class Recorder(TrackNotes):
     """Collects one track: a few numbers a frame in memory, its maps in a temporary file.
 
     Some frames are aligned together, in a thread of their own while the next ones are tracked. skin: with the frames laid out as
-    their maps, by which the solve follows the skin.
+    their maps, by which the solve follows the skin. lens: of the camera; poses then are of heads as seen from far away (`Lens.flattened`).
     """
 
-    def __init__(self, space: ShapeSpace, skin: bool = True) -> None:
+    def __init__(self, space: ShapeSpace, skin: bool = True, lens: Lens | None = None) -> None:
         super().__init__()
-        self.space, self.skin = space, skin
+        self.space, self.skin, self.lens = space, skin, lens
         self.expressions: list[np.ndarray] = []
         self._shapes = space.seen[MOTIONS:].reshape(-1, len(space.solved), 3)[:, ::_SOME].reshape(len(space.seen) - MOTIONS, -1)
         self.rights: list[np.ndarray] = []  # (179,) the right side of the shape space's normal equations for each map's offsets
@@ -155,6 +156,8 @@ class Recorder(TrackNotes):
 
     def _align(self, waiting: list[tuple[TrackedFrame, TrackedFace, np.ndarray]]) -> None:
         frames, faces, readings = zip(*waiting)
+        if self.lens:
+            readings = [face.crop.from_image(self.lens.flattened(face.crop.to_image(one))) for face, one in zip(faces, readings)]
         space, readings = self.space, np.stack(readings)
         *poses, solution, rights = space.align(readings, np.stack([face.expression for face in faces]))
         offsets = in_head(readings, *poses) - space.small_mean

@@ -120,6 +120,9 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
     weights = np.clip((closed(weights) - rest_weights) / (1 - rest_weights), 0, 1)
 
     rotation, translation, scale, weights, details = smoothed(grid, rotation, translation, scale, weights, details, smoothing)
+    if recorder.lens:
+        moved = [recorder.lens.brought(place, place[2]) for place in translation]
+        translation, scale = np.array([place for place, _ in moved]), scale * [growth for _, growth in moved]
 
     neutral = space.mean + resized((person - space.small_mean).reshape(GRID, GRID, 3), SIZE)
     landmarks = topology.landmarks_of(neutral)
@@ -136,7 +139,7 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
         detail_shapes=(detail_shapes.reshape(-1, RESIDUAL, RESIDUAL, 3) * metric).astype(np.float32),
         identity=identity.astype(np.float32), residual=residual.astype(np.float32), metric=metric,
         neutral_frame=int(np.round((grid.start + calm) * (source_fps or fps) / fps)),
-        key_frames=recorder.key_frames(), warnings=warnings + grid.warnings(), topology=topology)
+        key_frames=recorder.key_frames(), warnings=warnings + grid.warnings(), topology=topology, lens=recorder.lens)
 
 
 def _calmest(weights: np.ndarray, recorder: Recorder, grid: TimeGrid, chosen: int | None) -> int:

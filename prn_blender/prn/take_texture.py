@@ -14,6 +14,7 @@ import numpy as np
 from .capture import INTEROCULAR, FaceCapture, place_face
 from .detector import FaceBox
 from .head_texture import complete_head, size_on_map
+from .lens import Lens
 from .openings import opening_texels
 from .position_map import SIZE, Topology
 from .take import KeyFrame, Performance
@@ -46,7 +47,7 @@ def merged(performance: Performance, size: int) -> tuple[np.ndarray, np.ndarray]
     texture = _bared(texture, front, others)
     for side in ("left", "right"):
         if side in kinds:
-            turned = key_capture(kinds[side][0], performance.topology)
+            turned = key_capture(kinds[side][0], performance.topology, performance.lens)
             share = np.clip((turned.visibility - front.visibility - _SIDE_GAIN) / 0.2, 0, 1)
             beside, known_beside = texture_and_knowledge(turned, size)
             both = (front.visibility * turned.visibility > 0.1).astype(np.float32)
@@ -56,7 +57,7 @@ def merged(performance: Performance, size: int) -> tuple[np.ndarray, np.ndarray]
         topology = front.topology
         rows = np.arange(SIZE)[:, None] > topology.landmarks[30, 1]  # the openings below the nose's tip
         inside = (opening_texels(topology) & rows).astype(np.float32)
-        teeth = make_texture(key_capture(kinds["mouth"][0], performance.topology), size)
+        teeth = make_texture(key_capture(kinds["mouth"][0], performance.topology, performance.lens), size)
         texture = laid_over(texture, teeth, cv2.dilate(inside, np.ones((3, 3))), 0.95)
     return texture, known
 
@@ -66,19 +67,19 @@ def front_capture(performance: Performance) -> FaceCapture:
     return _fronts(performance)[0]
 
 
-def key_capture(key: KeyFrame, topology: Topology) -> FaceCapture:
-    """A key frame as the capture of a photograph."""
+def key_capture(key: KeyFrame, topology: Topology, lens: Lens | None) -> FaceCapture:
+    """A key frame as the capture of a photograph. lens: the whole frame's."""
     crop = key.face.crop
     box = FaceBox(crop.center_x - crop.side / 2, crop.center_y - crop.side / 2, crop.side, crop.side, 1.0)
     return place_face(key.image, box, crop, key.face.crop_map, key.face.expression, topology, "fitted",
-                      INTEROCULAR, {})
+                      INTEROCULAR, {}, lens=lens.cut_out(*key.corner) if lens else None)
 
 
 def _fronts(performance: Performance) -> list[FaceCapture]:
     """The key frames from the front, the best one first, of which a hand or a microphone hides as little as possible."""
     topology = performance.topology
     keys = performance.key_frames.get("front") or next(iter(performance.key_frames.values()))
-    captures = [key_capture(key, topology) for key in keys]
+    captures = [key_capture(key, topology, performance.lens) for key in keys]
     if len(captures) > 1:
         inner = inner_face(topology)
         # Sharp skin looks less alike than blurred: compared is what is left of all when they are blurred.

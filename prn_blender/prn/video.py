@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .boxes import movie_tags
+from .boxes import movie_facts
 from .colour import BT709, UNSPECIFIED, Correction, Tags, correction
 from .decoder import knows_black, name_of, quiet_decoder
 from .errors import CaptureError
@@ -43,7 +43,7 @@ class Video:
     """Where frames come from; iterate it once.
 
     fps: frames a second, the mean where the rate varies. count: how many frames are announced, None if nobody knows.
-    warnings: sentences for the user, complete when the iteration has ended.
+    focal: of the lens, millimetres, equivalent to a 36 x 24 mm frame's, if the file tells. warnings: sentences for the user, complete when the iteration has ended.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Video:
     count: int | None
     frames: Iterator[VideoFrame]
     warnings: list[str] = field(default_factory=list)
+    focal: float | None = None
 
     def __iter__(self) -> Iterator[VideoFrame]:
         return self.frames
@@ -83,7 +84,7 @@ def read_frame(path: str | os.PathLike, index: int) -> np.ndarray:
         decoder = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
         decoder.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
-        to_rgb = _colours(path, decoder)
+        to_rgb = _colours(movie_facts(path).tags, decoder)
         if index:
             decoder.set(cv2.CAP_PROP_POS_FRAMES, index)
         read, image = decoder.read()
@@ -125,13 +126,15 @@ def _movie(path: Path, fps: float | None) -> Video:
     rate = fps or (told if math.isfinite(told) and 0 < told <= _MAX_FPS else DEFAULT_FPS)
     announced = int(decoder.get(cv2.CAP_PROP_FRAME_COUNT))
     video = Video(name, rate, announced if announced > 0 else None, iter(()))
-    video.frames = _decoded(decoder, first, video, _colours(path, decoder), timed=fps is None)
+    facts = movie_facts(path)
+    video.focal = facts.focal
+    video.frames = _decoded(decoder, first, video, _colours(facts.tags, decoder), timed=fps is None)
     return video
 
 
-def _colours(path: Path, decoder: cv2.VideoCapture) -> Correction:
-    """What makes sRGB of the decoder's pictures."""
-    tags = movie_tags(path) or Tags(UNSPECIFIED, UNSPECIFIED, UNSPECIFIED)
+def _colours(tags: Tags | None, decoder: cv2.VideoCapture) -> Correction:
+    """What makes sRGB of the decoder's pictures. tags: what the file says of them."""
+    tags = tags or Tags(UNSPECIFIED, UNSPECIFIED, UNSPECIFIED)
     size = sorted(decoder.get(number) for number in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
     if tags.matrix == UNSPECIFIED and (size[1] >= 1280 or size[0] > 576) and name_of(decoder, cv2.CAP_PROP_FOURCC) in _CAMERA_CODECS:
         tags = tags._replace(matrix=BT709)

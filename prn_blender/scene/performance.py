@@ -113,7 +113,8 @@ def performance_steps(performance: Performance, texture: np.ndarray | bytes | Fr
     per_metre = float(np.median(performance.scale))
     middle = -photo_to_world(performance.translation[0], width, height, per_metre)  # the head begins at the world's origin
     footage = load_footage(source) if source else None
-    camera = cameras.build_camera("Face Camera", footage, width, per_metre, middle)
+    placement = Placement(per_metre, tuple(middle), performance.lens.focal if performance.lens else None)
+    camera = cameras.build_camera("Face Camera", footage, width, per_metre, middle, placement.focal)
     if footage:
         show_behind(camera, footage, source, first, performance.start + len(performance), skipped)
     collection.objects.link(camera)
@@ -150,7 +151,7 @@ def performance_steps(performance: Performance, texture: np.ndarray | bytes | Fr
         hide_in_gaps(versions.Channels(gaps, "OBJECT"), performance, frames)
         versions.assign_action(inner, gaps)
     head = animate_head(face, performance, frames, middle, name)
-    face[FACTS] = placement_facts(Placement(per_metre, tuple(middle)), width, height) | {
+    face[FACTS] = placement_facts(placement, width, height) | {
         "frames": len(performance), "seen": float(performance.seen.mean()), "fps": performance.fps, "first": float(first),
         "start": performance.start, "length": max(performance.length, performance.start + len(performance)),
         "topology": performance.topology.name, "camera": camera, "head": head}
