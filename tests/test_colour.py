@@ -224,6 +224,6 @@ def test_srgbs_own_profile_changes_nothing(tmp_path, picture):
 
 
 @pytest.mark.parametrize("profile", [b"", b"\0" * 200, icc(DISPLAY_P3)[:180], icc(DISPLAY_P3, space=b"CMYK"), icc(DISPLAY_P3, b"curv"),
-                                     icc(DISPLAY_P3, curve(9, 1.0))])
+                                     icc(DISPLAY_P3, curve(9, 1.0)), icc(DISPLAY_P3, curve(1, -2.2, 0, 0))])
 def test_a_profile_that_cannot_be_read_changes_nothing(tmp_path, picture, profile):
     assert (load(tmp_path, ".png", with_profile(".png", picture, profile)) == picture).all()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heif_file import TILE, cropped, heic, mirrored, nclx, profile, turned
+from heif_file import TILE, box, cropped, heic, mirrored, nclx, profile, turned
 from prn_blender.prn.capture import capture_image
 from prn_blender.prn.errors import CaptureError
 from prn_blender.prn.heif import is_heif
@@ -99,6 +99,8 @@ BROKEN = {
     "no picture at all": lambda: heic().replace(b"hvc1", b"jpeg"),
     "no primary item": lambda: heic().replace(b"pitm", b"free"),
     "pictures of zeros": lambda: heic()[:-600] + b"\0" * 600,
+    "turned by nothing": lambda: heic(box(b"irot")),
+    "cropped by halves of nothing": lambda: heic(cropped(10, 10, 0, 0).replace(b"\0\0\0\x01", b"\0\0\0\0")),
     "cropped to nothing": lambda: heic(cropped(10, 10, 900, 0)),
 }
 

@@ -12,6 +12,7 @@ from heif_file import box, heic
 from prn_blender.prn.boxes import MovieFacts, movie_facts
 from prn_blender.prn.capture import capture_image, place_face
 from prn_blender.prn.crop import crop_from_landmarks
+from prn_blender.prn.errors import CaptureError
 from prn_blender.prn.frame_texture import frame_capture
 from prn_blender.prn.heif import read_heif
 from prn_blender.prn.image_io import load_image, load_photograph
@@ -43,6 +44,12 @@ def test_what_is_brought_to_another_depth_is_seen_in_the_same_place():
 def test_the_lens_of_a_full_frame_camera():
     lens = lens_of(43.27, 3000, 4000)
     assert lens.focal == pytest.approx(5000 / BELIEVED) and lens.middle == (1499.5, 1999.5)
+
+
+@pytest.mark.parametrize("millimetres", [1, 4000, -20])
+def test_no_such_lens(millimetres):
+    with pytest.raises(CaptureError, match=f"A focal length of {millimetres} mm is not possible: give one from 5 to 2000."):
+        lens_of(millimetres, 640, 480)
 
 
 def shape_of(face) -> np.ndarray:

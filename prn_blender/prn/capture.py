@@ -89,8 +89,9 @@ def capture_image(
     one, counted from the largest, which is 1. surface: "fitted" is clean, "raw" is what the networks gave; weights with
     another topology than the program's own always give it raw, because the fit's shape space is hm08's.
     interocular: the real distance between the eyes' centres in metres, which sets the scale. focal: the lens's focal
-    length in millimetres, equivalent to a 36 x 24 mm frame's; by default what the file tells, and if it does not, or the
-    source is an array, the camera is taken to be far away. Weights with another topology always do. boxes: where the faces are, if `find_faces` has told already. engine: the network to use; by default the shipped weights, loaded once.
+    length in millimetres, equivalent to a 36 x 24 mm frame's; by default what the file tells, and if it does not, if the
+    source is an array, and with another topology, the camera is taken to be far away. boxes: where the faces are, if
+    `find_faces` has told already. engine: the network to use; by default the shipped weights, loaded once.
     Raises NoFaceError if there is no face, CaptureError if the picture, the weights or the face's number are wrong.
     """
     if surface not in ("fitted", "raw"):

@@ -180,7 +180,10 @@ def _three_curves(profile: bytes) -> tuple[np.ndarray, np.ndarray] | None:
     if b"A2B0" in tags or not all(tags.get(bytes([letter]) + rest) for letter in b"rgb" for rest in (b"XYZ", b"TRC")):
         return None
     columns = [np.array(struct.unpack_from(">3i", tags[bytes([letter]) + b"XYZ"], 8)) / 65536 for letter in b"rgb"]
-    curves = np.stack([_curve(tags[bytes([letter]) + b"TRC"]) for letter in b"rgb"], -1)
+    with np.errstate(all="ignore"):
+        curves = np.stack([_curve(tags[bytes([letter]) + b"TRC"]) for letter in b"rgb"], -1)
+    if not ((np.diff(curves, axis=0) >= 0).all() and (curves[-1] > 0.5).all()):     # NaN is neither
+        return None
     return curves[:, None].astype(np.float32), (_D50_TO_SRGB @ np.stack(columns, 1)).astype(np.float32)
 
 

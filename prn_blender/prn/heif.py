@@ -80,8 +80,11 @@ def decode_heif(picture: Heif) -> np.ndarray:
         covered += place.shape[0] * place.shape[1]
     if covered < width * height:
         raise Unreadable
-    for kind, content in picture.transforms:
-        whole = _transformed(whole, kind, content)
+    try:
+        for kind, content in picture.transforms:
+            whole = _transformed(whole, kind, content)
+    except (struct.error, IndexError, ZeroDivisionError):
+        raise Unreadable from None
     return np.ascontiguousarray(whole)
 
 
@@ -135,7 +138,7 @@ class _File:
     def primary(self) -> Heif:
         pitm = self.meta[b"pitm"]
         item = struct.unpack_from(">I" if pitm[0] else ">H", pitm, 4)[0]
-        own = [self.properties[number - 1] for number in self.owned[item] if number]
+        own = self._properties_of(item)
         if self.kinds[item] in _PICTURES:
             tiles, columns = [item], 1
             size = struct.unpack_from(">II", dict(own)[b"ispe"], 4)

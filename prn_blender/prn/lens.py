@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .boxes import LEAST_FOCAL, MOST_FOCAL
+from .errors import CaptureError
+
 _DIAGONAL = 43.27               # millimetres, of the 36 x 24 frame that equivalent focal lengths are told for
 # A network that has learned from heads at all distances gives a near one that is half way to the mean already: so much of its perspective is
 # left to take off. Told on rendered heads (docs/head.md).
@@ -55,7 +58,9 @@ class Lens:
 
 
 def lens_of(millimetres: float, width: int, height: int) -> Lens:
-    """The lens of a picture (pixels) taken with this focal length, equivalent to one of a 36 x 24 mm frame."""
+    """The lens of a picture (pixels) taken with this focal length, equivalent to one of a 36 x 24 mm frame. Raises CaptureError if no lens has it."""
+    if not LEAST_FOCAL <= millimetres <= MOST_FOCAL:
+        raise CaptureError(f"A focal length of {millimetres:g} mm is not possible: give one from {LEAST_FOCAL:.0f} to {MOST_FOCAL:.0f}.")
     pixels = millimetres / _DIAGONAL * np.hypot(width, height)
     return Lens(float(pixels / BELIEVED), ((width - 1) / 2, (height - 1) / 2))
 
