@@ -14,9 +14,11 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from .batch import shard_of
+from .prn.boxes import LEAST_FOCAL, MOST_FOCAL
 from .prn.errors import CaptureError
 from .prn.inputs import is_video
 
@@ -66,24 +68,17 @@ def smoothing_strengths(text: str) -> tuple[float, ...]:
     return strengths
 
 
-def eye_distance(text: str) -> float:
-    try:
-        millimetres = float(text)
-    except ValueError:
-        millimetres = 0.0
-    if not 1 <= millimetres <= 10_000:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a distance between 1 and 10000 millimetres")
-    return millimetres
-
-
-def focal_length(text: str) -> float:
-    try:
-        millimetres = float(text)
-    except ValueError:
-        millimetres = 0.0
-    if not 5 <= millimetres <= 2000:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a focal length between 5 and 2000 millimetres")
-    return millimetres
+def millimetres(least: float, most: float, what: str) -> Callable[[str], float]:
+    """What reads an argument that is a length."""
+    def read(text: str) -> float:
+        try:
+            length = float(text)
+        except ValueError:
+            length = 0.0
+        if not least <= length <= most:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a {what} between {least:g} and {most:g} millimetres")
+        return length
+    return read
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -111,9 +106,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--shapes", action=argparse.BooleanOptionalAction, default=None,
                         help="the 52 ARKit shape keys on a photograph's face, set to its expression (default: in .glb and .fbx)")
     parser.add_argument("--no-camera", dest="camera", action="store_false", help="leave out the camera with the photo")
-    parser.add_argument("--eye-distance", metavar="MM", type=eye_distance, default=63.0,
+    parser.add_argument("--eye-distance", metavar="MM", type=millimetres(1, 10_000, "distance"), default=63.0,
                         help="how far the eyes' centres are apart in reality, which sets the scale (default: 63)")
-    parser.add_argument("--focal", metavar="MM", type=focal_length, default=None,
+    parser.add_argument("--focal", metavar="MM", type=millimetres(LEAST_FOCAL, MOST_FOCAL, "focal length"), default=None,
                         help="the lens's focal length, as told for a full-frame camera: sets right what a near camera makes narrow "
                              "(default: what the file tells; without that, and with 500 or more, the camera is far away)")
     many = parser.add_argument_group("many inputs")

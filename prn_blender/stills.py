@@ -133,10 +133,9 @@ def capture_still(request: StillRequest, report: Report = lambda stage, fraction
 
 
 def _capture(request: StillRequest, looked: Looked) -> tuple[list[FaceCapture], bytes]:
-    photograph = looked.photograph
-    captures = capture_image(photograph.image, faces=request.face or "all", surface=request.surface, boxes=looked.boxes,
-                             interocular=request.interocular, focal=request.focal or photograph.focal, engine=open_engine(request.engine))
-    return captures, encode(".jpg", photograph.image)
+    captures = capture_image(looked.photograph, faces=request.face or "all", surface=request.surface, boxes=looked.boxes,
+                             interocular=request.interocular, focal=request.focal or None, engine=open_engine(request.engine))
+    return captures, encode(".jpg", looked.photograph.image)
 
 
 def _texture(capture: FaceCapture, topology: str, size: int) -> tuple[bytes, float]:

@@ -7,7 +7,6 @@ the cache and the bundle, writes the picture.
 """
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import cv2
@@ -18,7 +17,7 @@ from prn_blender.prn.look import run_network
 from prn_blender.prn.preview import wire_texture
 from prn_blender.prn.render import Picture
 from prn_blender.prn.weights import load_bundle
-from training.cache import default_cache
+from training.arguments import about_faces
 from training.kit import Kit
 from training.measure import HeldOut
 from training.photographs import Photographs
@@ -28,10 +27,7 @@ HEADS, PANEL, BLEND = 300, 240, 6
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--faces", type=Path, required=True, help="folder of photographs (docs/training.md)")
-    parser.add_argument("--cache", type=Path, default=default_cache())
-    parser.add_argument("--weights", type=Path, metavar="FOLDER", help="model bundle instead of the shipped one")
+    parser = about_faces(__doc__)
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent.parent / "docs/faces.png")
     arguments = parser.parse_args()
     kit, engine = Kit(arguments.cache), OnnxEngine(load_bundle(arguments.weights))

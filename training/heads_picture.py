@@ -7,7 +7,6 @@ first ones in which a face is found; none is picked by its result. Reads the cac
 """
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import cv2
@@ -21,7 +20,7 @@ from prn_blender.prn.gaze import seen_head
 from prn_blender.prn.head_preview import head_pictures
 from prn_blender.prn.head_texture import make_head_texture
 from prn_blender.prn.weights import load_bundle
-from training.cache import default_cache
+from training.arguments import about_faces
 from training.portraits import Portraits
 
 HEADS, COLUMNS = 24, 2
@@ -43,10 +42,7 @@ def row(image: np.ndarray, engine: OnnxEngine) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--faces", type=Path, required=True, help="folder of photographs (docs/training.md)")
-    parser.add_argument("--cache", type=Path, default=default_cache())
-    parser.add_argument("--weights", type=Path, metavar="FOLDER", help="model bundle instead of the shipped one")
+    parser = about_faces(__doc__)
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent.parent / "docs/heads.jpg")
     arguments = parser.parse_args()
     portraits, engine = Portraits(arguments.cache, arguments.faces), OnnxEngine(load_bundle(arguments.weights))

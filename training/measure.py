@@ -96,6 +96,12 @@ class HeldOut:
         return position_map.reshape(128, 2, 128, 2, 3).mean((1, 3))[self.mask]
 
 
+def millimetres_off(points: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    """(M,) how far points (M, 3) are off after the similarity that brings them nearest to a head's own (M, 3), metres."""
+    scale, rotation, shift = face_fit.similarity(points, shape, np.ones(len(shape)))
+    return 1000 * np.linalg.norm(scale * points @ rotation.T + shift - shape, axis=1)
+
+
 def measure_heads(heads: dict[str, np.ndarray], kit: Kit, engine: OnnxEngine) -> dict[str, Any]:
     """Dense error by yaw bin, ARKit error, and what glasses and beards change."""
     held_out = HeldOut(heads, kit)
@@ -119,8 +125,7 @@ def measure_heads(heads: dict[str, np.ndarray], kit: Kit, engine: OnnxEngine) ->
                 points = held_out.small(crop.to_image(position_map)).astype(np.float64)
                 offset = points - picture
                 offset[:, 2] -= offset[:, 2].mean()
-                scale, rotation, shift = face_fit.similarity(points, shape, np.ones(len(shape)))
-                millimetres = 1000 * np.linalg.norm(scale * points @ rotation.T + shift - shape, axis=1)
+                millimetres = millimetres_off(points, shape)
                 errors[surface] = (100 * np.linalg.norm(offset, axis=1).mean() / size, millimetres.mean(),
                                    np.percentile(millimetres, 95))
             rows.append((yaw, errors))

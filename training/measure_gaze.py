@@ -6,9 +6,6 @@ Prints the mean error and its spread to the side and upwards, against looking st
 """
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 
 from prn_blender.prn.capture import capture_image
@@ -17,18 +14,14 @@ from prn_blender.prn.errors import NoFaceError
 from prn_blender.prn.gaze import gaze_of, read_eyes
 from prn_blender.prn.head import build_head
 from prn_blender.prn.weights import load_bundle
-from training.cache import default_cache
+from training.arguments import about_faces
 from training.portraits import Portraits
 
 COUNT = 60
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--faces", type=Path, required=True, help="folder of photographs (docs/training.md)")
-    parser.add_argument("--cache", type=Path, default=default_cache())
-    parser.add_argument("--weights", type=Path, metavar="FOLDER", help="model bundle instead of the shipped one")
-    arguments = parser.parse_args()
+    arguments = about_faces(__doc__).parse_args()
     portraits, engine = Portraits(arguments.cache, arguments.faces), OnnxEngine(load_bundle(arguments.weights))
     read, true = [], []
     for number in range(COUNT):

@@ -8,12 +8,8 @@ of photographs kept out of training. `lens.BELIEVED` was chosen so, with other s
 """
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 
-from prn_blender.prn import face_fit
 from prn_blender.prn.capture import place_face
 from prn_blender.prn.crop import crop_from_landmarks
 from prn_blender.prn.detector import FaceBox
@@ -21,8 +17,9 @@ from prn_blender.prn.engine import OnnxEngine
 from prn_blender.prn.lens import BELIEVED, Lens
 from prn_blender.prn.look import run_network
 from prn_blender.prn.weights import load_bundle
-from training.cache import default_cache
+from training.arguments import about_faces
 from training.kit import Kit
+from training.measure import millimetres_off
 from training.photographs import Photographs
 from training.synthetic import Heads
 
@@ -38,11 +35,7 @@ def proportions(landmarks: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--faces", type=Path, required=True, help="folder of photographs (docs/training.md)")
-    parser.add_argument("--cache", type=Path, default=default_cache())
-    parser.add_argument("--weights", type=Path, metavar="FOLDER", help="model bundle instead of the shipped one")
-    arguments = parser.parse_args()
+    arguments = about_faces(__doc__).parse_args()
     kit, engine = Kit(arguments.cache), OnnxEngine(load_bundle(arguments.weights))
     held_out = Photographs(arguments.faces, arguments.cache, kit.mediapipe_usable, kit.mediapipe_mirror, validation=True)
     heads = Heads(arguments.cache, held_out, kit, skins="skins_held_out.npy")
@@ -55,7 +48,7 @@ def main() -> None:
             head = heads.one(np.random.default_rng([4021, int(1000 * distance), number]), distance=distance)
             if abs(np.degrees(np.arcsin(np.clip(head["rotation"][0, 2], -1, 1)))) > MOST_YAW:
                 continue
-            truth = (mean + np.tensordot(head["coefficients"], basis, 1))
+            truth = mean + np.tensordot(head["coefficients"], basis, 1)
             crop = crop_from_landmarks(head["landmarks"])
             maps, expressions = run_network(head["image"], [crop], engine)
             far = place_face(head["image"], FaceBox(0, 0, 1, 1, 1), crop, maps[0], expressions[0], topology, "fitted", 0.063, {})
@@ -63,8 +56,7 @@ def main() -> None:
             near = place_face(head["image"], far.box, crop, maps[0], expressions[0], topology, "fitted", 0.063, {}, lens=lens)
             for name, face in (("unknown", far), ("known", near)):
                 points, shape = (positions[topology.mask].astype(np.float64) for positions in (face.head_map, truth))
-                scale, rotation, shift = face_fit.similarity(points, shape, np.ones(len(points)))
-                off = 1000 * np.linalg.norm(scale * points @ rotation.T + shift - shape, axis=1).mean()
+                off = millimetres_off(points, shape).mean()
                 turn = np.degrees(np.arccos(np.clip((np.trace(face.rotation.T @ head["rotation"]) - 1) / 2, -1, 1)))
                 share = proportions(topology.landmarks_of(face.head_map)) / proportions(topology.landmarks_of(truth)) - 1
                 rows[name].append([off, turn, *(100 * share)])

@@ -75,8 +75,7 @@ def points_of(performance: Performance) -> np.ndarray:
     """(N, V, 3) millimetres in the image frame, scaled so that the head has its real size throughout."""
     vertices = performance.vertices(performance.topology.grid(4).sample)
     size = 1000 / np.median(performance.scale)
-    return np.stack([size * (performance.scale[i] * vertices[i] @ performance.rotation[i].T + performance.translation[i])
-                     for i in range(len(performance))])
+    return np.stack([size * performance.seen_at(i, vertices[i]) for i in range(len(performance))])
 
 
 def mediapipe_points(path: Path) -> np.ndarray:

@@ -24,7 +24,7 @@ from .engine import Engine, open_engine
 from .errors import CaptureError, NoFaceError
 from .faces import find_faces
 from .image_io import MIN_SIDE, Photograph, load_photograph
-from .lens import Lens, lens_of
+from .lens import Lens, lens_of, seen_through
 from .look import look_twice
 from .position_map import HM08, SIZE, Topology
 from .render import depth_buffer, vertex_normals
@@ -69,12 +69,11 @@ class FaceCapture:
 
     def seen(self, points: np.ndarray) -> np.ndarray:
         """Where points (..., 3) of the head frame appear, image frame: pixels_per_metre * rotation @ point + translation, through the lens."""
-        flat = self.pixels_per_metre * points @ self.rotation.T + self.translation
-        return self.lens.seen(flat) if self.lens else flat
+        return seen_through(self.lens, points, self.pixels_per_metre, self.rotation, self.translation)
 
 
 def capture_image(
-    source: str | os.PathLike | np.ndarray,
+    source: str | os.PathLike | np.ndarray | Photograph,
     *,
     faces: Literal["largest", "all"] | int = "largest",
     surface: Literal["fitted", "raw"] = "fitted",
@@ -85,7 +84,7 @@ def capture_image(
 ) -> list[FaceCapture]:
     """Capture the faces of a photograph.
 
-    source: a file, or an array (H, W, 3) uint8 RGB. faces: the largest, all of them (largest first), or the number of
+    source: a file, read or not, or an array (H, W, 3) uint8 RGB. faces: the largest, all of them (largest first), or the number of
     one, counted from the largest, which is 1. surface: "fitted" is clean, "raw" is what the networks gave; weights with
     another topology than the program's own always give it raw, because the fit's shape space is hm08's.
     interocular: the real distance between the eyes' centres in metres, which sets the scale. focal: the lens's focal
@@ -116,8 +115,10 @@ def capture_image(
     ]
 
 
-def _photograph(source: str | os.PathLike | np.ndarray) -> tuple[Photograph, str]:
+def _photograph(source: str | os.PathLike | np.ndarray | Photograph) -> tuple[Photograph, str]:
     """The photograph, and what to call it in a message."""
+    if isinstance(source, Photograph):
+        return source, "the picture"
     if not isinstance(source, np.ndarray):
         return load_photograph(source), f"'{Path(source)}'"
     if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or min(source.shape[:2]) < MIN_SIDE:

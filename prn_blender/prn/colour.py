@@ -58,18 +58,13 @@ def correction(tags: Tags, taken_for_limited: bool) -> Correction:
 
     taken_for_limited: whether the decoder took black and white for 16 and 235 whatever the tags say.
     """
-    to_rgb = np.eye(3)
-    if tags.matrix in _LUMA:
-        to_rgb = _from_ycc(tags.matrix) @ np.linalg.inv(_from_ycc(BT601))
-    shift = np.zeros(3)
-    if tags.full and taken_for_limited:
-        # Back to YCbCr, and read in the wider range.
-        ycc = np.linalg.inv(_from_ycc(BT601))
-        to_rgb = _from_ycc(tags.matrix if tags.matrix in _LUMA else BT601) @ np.diag([219 / 255, 224 / 255, 224 / 255]) @ ycc
-        shift += 16
-    first = np.column_stack([to_rgb[:, ::-1], shift]).astype(np.float32)
+    # Back to YCbCr, there to the range in which it was written, and read by its own matrix.
+    wider = tags.full and taken_for_limited
+    to_written = np.diag([219 / 255, 224 / 255, 224 / 255]) if wider else np.eye(3)
+    to_rgb = _from_ycc(tags.matrix if tags.matrix in _LUMA else BT601) @ to_written @ np.linalg.inv(_from_ycc(BT601))
+    first = np.column_stack([to_rgb[:, ::-1], np.full(3, 16 if wider else 0)]).astype(np.float32)
     if tags.transfer not in (_PQ, _HLG) and tags.primaries not in _WIDE:
-        return Correction() if np.allclose(to_rgb, np.eye(3)) and not shift.any() else Correction(first)
+        return Correction() if np.allclose(to_rgb, np.eye(3)) else Correction(first)
     curve, second = _shown(tags.primaries, tags.transfer)
     return Correction(first, curve, second.astype(np.float32))
 

@@ -32,18 +32,24 @@ class Lens:
     focal: float
     middle: tuple[float, float]
 
+    @classmethod
+    def over(cls, focal: float, width: int, height: int) -> Lens:
+        """Over the middle of a picture of this size."""
+        return cls(focal, ((width - 1) / 2, (height - 1) / 2))
+
     def flattened(self, seen: np.ndarray) -> np.ndarray:
         return self._scaled(seen, self._nearness(seen))
 
     def seen(self, flat: np.ndarray) -> np.ndarray:
         return self._scaled(flat, 1 / self._nearness(flat))
 
-    def brought(self, flat: np.ndarray, depth: float) -> tuple[np.ndarray, float]:
+    def brought(self, flat: np.ndarray, depth: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Flat points (..., 3) moved along the rays on which they are seen, and the growth that makes, so that what was in the plane z = depth comes to
-        lie in z = 0."""
-        growth = self.focal / (self.focal + depth)
-        middle = np.array([*self.middle, 0.0], flat.dtype)
-        return middle + (flat - middle - np.array([0, 0, depth], flat.dtype)) * flat.dtype.type(growth), growth
+        lie in z = 0. depth: of all, or (..., 1) of each, as the growth then is."""
+        growth = self.focal / (self.focal + np.asarray(depth))
+        moved = self._scaled(flat, growth)
+        moved[..., 2:] = (flat[..., 2:] - depth) * growth
+        return moved, growth
 
     def cut_out(self, x: float, y: float) -> Lens:
         """The same lens for a part of the picture that begins there."""
@@ -62,7 +68,13 @@ def lens_of(millimetres: float, width: int, height: int) -> Lens:
     if not LEAST_FOCAL <= millimetres <= MOST_FOCAL:
         raise CaptureError(f"A focal length of {millimetres:g} mm is not possible: give one from {LEAST_FOCAL:.0f} to {MOST_FOCAL:.0f}.")
     pixels = millimetres / _DIAGONAL * np.hypot(width, height)
-    return Lens(float(pixels / BELIEVED), ((width - 1) / 2, (height - 1) / 2))
+    return Lens.over(float(pixels / BELIEVED), width, height)
+
+
+def seen_through(lens: Lens | None, points: np.ndarray, scale: float, rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
+    """Where points (..., 3) of the head frame appear, image frame: scale * rotation @ point + translation, through the lens if there is one."""
+    flat = scale * points @ rotation.T + translation
+    return lens.seen(flat) if lens else flat
 
 
 def is_whole(width: int, height: int) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 
 from .arkit import ARKIT_NAMES
 from .capture import FaceCapture, angles
-from .lens import Lens
+from .lens import Lens, seen_through
 from .take import Performance
 from .whole_file import whole_file
 
@@ -50,8 +50,8 @@ class FaceRecord:
 
     def landmarks(self, frame: int) -> np.ndarray:
         """(68, 3) image frame."""
-        flat = self.scale[frame] * self.head_landmarks[frame] @ self.rotation[frame].T + (*self.translation[frame], 0.0)
-        return self.lens.seen(flat) if self.lens else flat
+        return seen_through(self.lens, self.head_landmarks[frame], self.scale[frame], self.rotation[frame],
+                            np.array([*self.translation[frame], 0.0]))
 
 
 def of_photo(face: FaceCapture) -> FaceRecord:

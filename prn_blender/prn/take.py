@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from .face_fit import GRID
-from .lens import Lens
+from .lens import Lens, seen_through
 from .position_map import SIZE, Topology
 from .threads import BLOCK
 from .track import TrackedFace
@@ -77,8 +77,7 @@ class Performance:
 
     def seen_at(self, frame: int, points: np.ndarray) -> np.ndarray:
         """Where points (..., 3) of the head frame appear, image frame: scale * rotation @ point + translation, through the lens."""
-        flat = self.scale[frame] * points @ self.rotation[frame].T + self.translation[frame]
-        return self.lens.seen(flat) if self.lens else flat
+        return seen_through(self.lens, points, self.scale[frame], self.rotation[frame], self.translation[frame])
 
     def shape_map(self, number: int) -> np.ndarray:
         """(256, 256, 3) offset of ARKit shape `number` from the neutral, metres."""

@@ -121,8 +121,8 @@ def solve(recorder: Recorder, name: str, fps: float, image_size: tuple[int, int]
 
     rotation, translation, scale, weights, details = smoothed(grid, rotation, translation, scale, weights, details, smoothing)
     if recorder.lens:
-        moved = [recorder.lens.brought(place, place[2]) for place in translation]
-        translation, scale = np.array([place for place, _ in moved]), scale * [growth for _, growth in moved]
+        translation, growth = recorder.lens.brought(translation, translation[:, 2:])
+        scale = scale * growth[:, 0]
 
     neutral = space.mean + resized((person - space.small_mean).reshape(GRID, GRID, 3), SIZE)
     landmarks = topology.landmarks_of(neutral)

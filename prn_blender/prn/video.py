@@ -1,7 +1,8 @@
 """Frames from a movie, an image sequence, or any iterable of pictures: upright 8-bit RGB, each with its time.
 
-OpenCV decodes movies (turned as their rotation metadata says), `colour` makes sRGB of them, and image_io reads pictures.
-One frame at a time is in memory. Reads the files it is given and touches nothing else; what went wrong on the way is collected in `warnings`.
+OpenCV decodes movies (turned as their rotation metadata says), `colour` makes sRGB of them, and image_io reads
+pictures. One frame at a time is in memory. Reads the files it is given and touches nothing else; what went wrong on the
+way is collected in `warnings`.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class Video:
     """Where frames come from; iterate it once.
 
     fps: frames a second, the mean where the rate varies. count: how many frames are announced, None if nobody knows.
-    focal: of the lens, millimetres, equivalent to a 36 x 24 mm frame's, if the file tells. warnings: sentences for the user, complete when the iteration has ended.
+    focal: of the lens, millimetres, equivalent to a 36 x 24 mm frame's, if the file tells. warnings: sentences for the
+    user, complete when the iteration has ended.
     """
 
     name: str
@@ -79,20 +81,17 @@ def open_video(source: str | os.PathLike | Iterable, fps: float | None = None) -
 def read_frame(path: str | os.PathLike, index: int) -> np.ndarray:
     """One frame of a movie, (H, W, 3) uint8 RGB, counted from 0. Raises CaptureError if the movie has no such frame."""
     path = Path(path)
-    _movie(path, None).frames.close()  # says what is wrong with the file
-    with quiet_decoder():
-        decoder = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    decoder, image = _opened(path)
     try:
-        decoder.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
-        to_rgb = _colours(movie_facts(path).tags, decoder)
-        if index:
+        read = index >= 0
+        if index > 0:
             decoder.set(cv2.CAP_PROP_POS_FRAMES, index)
-        read, image = decoder.read()
+            read, image = decoder.read()
+        if not read:
+            raise CaptureError(f"'{path}' has no frame {index + 1}: choose an earlier one.")
+        return _colours(movie_facts(path).tags, decoder)(image)
     finally:
         decoder.release()
-    if index < 0 or not read:
-        raise CaptureError(f"'{path}' has no frame {index + 1}: choose an earlier one.")
-    return to_rgb(image)
 
 
 # ---- movies ----------------------------------------------------------------------------------------------------------
@@ -102,7 +101,8 @@ def read_frame(path: str | os.PathLike, index: int) -> np.ndarray:
 _CAMERA_CODECS = ("avc1", "h264", "hevc", "hvc1", "hev1", "vp09", "vp90", "vp80", "av01", "apch", "apcn", "apcs", "apco", "ap4h", "mpg2")
 
 
-def _movie(path: Path, fps: float | None) -> Video:
+def _opened(path: Path) -> tuple[cv2.VideoCapture, np.ndarray]:
+    """A movie's decoder, and its first frame as it comes from there. Raises CaptureError, which says what is wrong with the file."""
     name = f"'{path}'"
     try:
         with open(path, "rb") as file:
@@ -122,10 +122,15 @@ def _movie(path: Path, fps: float | None) -> Video:
     if min(first.shape[:2]) < MIN_SIDE:
         decoder.release()
         raise CaptureError(f"{name} has only {first.shape[1]} x {first.shape[0]} pixels: the face must be 40 pixels wide.")
+    return decoder, first
+
+
+def _movie(path: Path, fps: float | None) -> Video:
+    decoder, first = _opened(path)
     told = decoder.get(cv2.CAP_PROP_FPS)
     rate = fps or (told if math.isfinite(told) and 0 < told <= _MAX_FPS else DEFAULT_FPS)
     announced = int(decoder.get(cv2.CAP_PROP_FRAME_COUNT))
-    video = Video(name, rate, announced if announced > 0 else None, iter(()))
+    video = Video(f"'{path}'", rate, announced if announced > 0 else None, iter(()))
     facts = movie_facts(path)
     video.focal = facts.focal
     video.frames = _decoded(decoder, first, video, _colours(facts.tags, decoder), timed=fps is None)

@@ -36,7 +36,7 @@ def record_of(face: bpy.types.Object) -> FaceRecord:
     count = int(facts["length"]) if fps else 1
     record = FaceRecord(fps, (width, height), np.ones(count, bool), np.zeros((count, 68, 3)), np.zeros((count, 3, 3)),
                         np.zeros((count, 2)), np.zeros(count), np.zeros((count, len(ARKIT_NAMES))),
-                        Lens(facts["focal"], ((width - 1) / 2, (height - 1) / 2)) if facts.get("focal") else None)
+                        Lens.over(facts["focal"], width, height) if facts.get("focal") else None)
     rate = scene.render.fps / scene.render.fps_base
     hidden = next((curve for curve in versions.curves_of(face.animation_data.action, "OBJECT") if curve.data_path == "hide_render"),
                   None) if fps and face.animation_data and face.animation_data.action else None
