@@ -10,7 +10,7 @@ from prn_blender.prn import capture_image
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.eye_texture import eye_texture
 from prn_blender.prn.eyeball import IRIS, eyeball, turned
-from prn_blender.prn.gaze import BROWN, UNSEEN, Eye, gaze_of, iris_of, light_of, look, read_eyes
+from prn_blender.prn.gaze import BROWN, UNSEEN, Eye, gaze_of, iris_of, light_of, look, read_eyes, seen_head
 from prn_blender.prn.head import build_head
 from prn_blender.prn.head_topology import load_head_topology
 
@@ -76,6 +76,15 @@ def test_whites_are_as_bright_as_the_photo(face, head):
     dark = type(face)(**{**face.__dict__, "image": (face.image // 3).astype(np.uint8)})
     assert light_of(read_eyes(face, head), face) > 0.85
     assert light_of(read_eyes(dark, head), dark) < 0.7 and light_of([UNSEEN, UNSEEN], dark) < 0.75
+    black = type(face)(**{**face.__dict__, "image": (face.image // 9).astype(np.uint8)})
+    assert light_of(read_eyes(black, head), black) < 0.3 and light_of([UNSEEN, UNSEEN], black) < 0.3
+
+
+def test_eyes_and_teeth_are_as_dark_as_the_photo(face):
+    black = type(face)(**{**face.__dict__, "image": (face.image // 9).astype(np.uint8)})
+    (_, eyes, white), (_, dark_eyes, dark_white) = seen_head(face), seen_head(black)
+    assert white > 0.85 and 0.05 < dark_white < 0.3
+    assert eyes.max() > 190 and dark_eyes.max() < 80
 
 
 def test_looking_turns_the_eyeballs_and_leaves_the_skin(head):

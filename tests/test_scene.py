@@ -17,6 +17,7 @@ from prn_blender.prn.head_topology import PARTS, load_head_topology
 from prn_blender.prn.position_map import sample
 from prn_blender.scene.face import build_face
 from prn_blender.scene.frames import to_blender
+from prn_blender.scene.head import SLOTS
 from prn_blender.scene.stage import new_stage
 from test_head import both, posed
 
@@ -157,6 +158,20 @@ def test_head_is_complete_and_clean(scene, head_texture):
     uvs = np.empty(2 * len(mesh.loops), np.float32)
     mesh.uv_layers["UVMap"].uv.foreach_get("vector", uvs)
     np.testing.assert_array_equal(uvs.reshape(-1, 4, 2), topology.texture[topology.corners])
+
+
+def test_teeth_stand_in_the_photos_light(scene, head_texture):
+    def teeth(image):
+        captured = exact_face()
+        mesh = build_face(type(captured)(**{**captured.__dict__, "image": image}), head_texture, scene, topology="head").mesh.data
+        surface = mesh.materials[SLOTS.index("teeth")].node_tree.nodes["Principled BSDF"]
+        return np.array(surface.inputs["Base Color"].default_value[:3])
+
+    lit = np.full_like(exact_face().image, 230)
+    bright, dark = teeth(lit), teeth(lit // 10)
+    assert 0.5 < bright[0] < 0.721 and bright[0] > bright[2]
+    np.testing.assert_allclose(dark / bright, dark[0] / bright[0], rtol=1e-5)
+    assert dark[0] < 0.1 * bright[0]
 
 
 def test_head_without_lashes_is_the_beginning_of_one_with_them(scene, head_texture):

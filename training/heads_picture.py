@@ -15,7 +15,6 @@ import numpy as np
 from prn_blender.prn.capture import capture_image
 from prn_blender.prn.engine import OnnxEngine
 from prn_blender.prn.errors import NoFaceError
-from prn_blender.prn.eye_texture import eye_texture
 from prn_blender.prn.gaze import seen_head
 from prn_blender.prn.head_preview import head_pictures
 from prn_blender.prn.head_texture import make_head_texture
@@ -32,8 +31,8 @@ def row(image: np.ndarray, engine: OnnxEngine) -> np.ndarray:
     """(HEIGHT, 7 WIDTH, 3) one person. Raises NoFaceError."""
     face = capture_image(image, engine=engine)[0]
     head, *eyes = seen_head(face)
-    texture, eyes = make_head_texture(face, 2048), eye_texture(*eyes)
-    views = [head_pictures(head.vertices, texture, eyes, degrees, WIDTH, HEIGHT) for degrees in DEGREES]
+    texture = make_head_texture(face, 2048)
+    views = [head_pictures(head.vertices, texture, *eyes, degrees, WIDTH, HEIGHT) for degrees in DEGREES]
     height = round(WIDTH * image.shape[0] / image.shape[1])
     photo = np.full((HEIGHT, WIDTH, 3), 52, np.uint8)
     top = (HEIGHT - height) // 2

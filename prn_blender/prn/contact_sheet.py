@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 
 from .arkit import ARKIT_NAMES
-from .eye_texture import eye_texture
 from .gaze import seen_head
 from .head_preview import head_pictures, wired
 from .head_take import HeadFrames
@@ -95,15 +94,15 @@ class HeadPictures:
     def __init__(self, performance: Performance, texture: np.ndarray, lashes: bool) -> None:
         self.vertices = HeadFrames(performance, lashes).__getitem__
         self.metric, self.texture = performance.metric, texture
-        self.eyes = eye_texture(*seen_head(front_capture(performance))[1:])
+        _, *self.eyes = seen_head(front_capture(performance))
 
     def over(self, photo: np.ndarray, placed: np.ndarray) -> np.ndarray:
         return wired(photo, placed)
 
     def alone(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
         head = self.vertices(frame) / np.float32(self.metric)
-        front, _ = head_pictures(head, self.texture, self.eyes, 0, PANEL, PANEL)
-        return front, head_pictures(head, self.texture, self.eyes, SIDE, PANEL, PANEL)[1]
+        front, _ = head_pictures(head, self.texture, *self.eyes, 0, PANEL, PANEL)
+        return front, head_pictures(head, self.texture, *self.eyes, SIDE, PANEL, PANEL)[1]
 
 
 def column(performance: Performance, frame: int, picture: np.ndarray, mesh: MaskPictures | HeadPictures) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 
 from .arkit import ARKIT_NAMES
 from .capture import FaceCapture
+from .eye_texture import eye_texture
 from .eyeball import IRIS, LOOK
 from .head import Head, build_head
 from .head_topology import load_head_topology
@@ -32,6 +33,8 @@ BROWN = (74, 48, 33)    # most people's iris, for those that cannot be told
 UPWARDS = 0.6           # of a reading up or down that is believed
 APART = 18.0            # degrees that both eyes' readings may differ by: beyond it one of them is no iris
 FULL_LIGHT = 190.0      # grey level of an eye's white, between lids that shade it, in a well exposed photo
+LIT_SKIN = 0.4          # the strongest colour of the brightest skin is at least as bright in any photo that is not too dark
+WHITE_LIKE_SKIN = 0.9   # of the brightest skin's strongest colour: how bright white is in its light
 DARKEST, PALEST = 22.0, 190.0   # mean grey levels between which a reading is believed to be an iris
 
 
@@ -57,13 +60,15 @@ def read_eyes(face: FaceCapture, head: Head) -> list[Eye]:
             for (centre, radius), rims in zip(head.eyes, topology.lid_rims)]
 
 
-def seen_head(face: FaceCapture) -> tuple[Head, tuple[int, int, int], float]:
-    """The captured head with its eyes looking where the photo's do, their irises' RGB and the whites' light: what
-    `eye_texture` wants. Raises what `build_head` does."""
+def seen_head(face: FaceCapture) -> tuple[Head, np.ndarray, float]:
+    """The captured head with its eyes looking where the photo's do, their picture (`eye_texture`), and how bright a white thing, as teeth
+    are, is in the photo, 1 in full light. Raises what `build_head` does."""
     head = build_head(face)
     eyes = read_eyes(face, head)
     gaze = gaze_of(eyes)
-    return look(head, *gaze) if gaze else head, iris_of(eyes), light_of(eyes, face)
+    light = light_of(eyes, face)
+    # The whites of the eyes may lie in their sockets' shade, where teeth do not.
+    return look(head, *gaze) if gaze else head, eye_texture(iris_of(eyes), light), max(light, WHITE_LIKE_SKIN * _brightest_skin(face))
 
 
 def gaze_of(eyes: list[Eye]) -> tuple[float, float] | None:
@@ -84,13 +89,24 @@ def iris_of(eyes: list[Eye]) -> tuple[int, int, int]:
 
 
 def light_of(eyes: list[Eye], face: FaceCapture) -> float:
-    """How bright the photo is, 0.55 to 1: by the whites of its eyes, or where they cannot be told by its skin."""
+    """How bright the photo is, at most 1: by the whites of its eyes, or where they cannot be told by its skin; at least 0.55, but in a photo
+    that is too dark for skin of any colour in the light."""
     seen = [eye.light for eye in eyes if eye.colour_seen]
-    if seen:
-        return float(np.mean(seen))
+    light = float(np.mean(seen)) if seen else float(np.clip(0.45 + _skin(face).mean() / 255, 0.55, 1.0))
+    return light * min(1.0, _brightest_skin(face) / LIT_SKIN)
+
+
+def _skin(face: FaceCapture) -> np.ndarray:
+    """(n, 3) uint8 pixels of the face that the photo shows; white ones if it shows none."""
     places = face.position_map[face.visibility > 0.5][::7, :2]
-    pixels = cv2.remap(face.image, places[None].astype(np.float32), None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
-    return float(np.clip(0.45 + pixels.mean() / 255, 0.55, 1.0)) if pixels is not None and pixels.size else 1.0
+    if not len(places):
+        return np.full((1, 3), 255, np.uint8)
+    return cv2.remap(face.image, places[None].astype(np.float32), None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)[0]
+
+
+def _brightest_skin(face: FaceCapture) -> float:
+    """The strongest colour of the face's brightest skin, 0 to 1."""
+    return float(np.quantile(_skin(face).max(1), 0.95)) / 255
 
 
 def look(head: Head, right: float, up: float) -> Head:

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 
 from .capture import FaceCapture
-from .eye_texture import eye_texture
 from .gaze import seen_head
 from .head_topology import PARTS, load_head_topology
 from .position_map import cross
@@ -24,7 +23,6 @@ PIVOT = (0.0, 0.012, 0.075)     # of the views, head frame, metres: the middle o
 HEIGHT = 0.31           # metres that a picture is high
 # What has a colour and no texture; sRGB.
 COLOURS = {"teeth": (244, 235, 217), "gums": (168, 92, 90), "lashes": (34, 26, 22)}
-TEETH_LIKE_SKIN = 0.9   # of the brightest skin's strongest colour: how bright white is in its light
 ON_EYES = ("white", "iris", "pupil")
 VIEWS = (0, 40, -90)    # degrees that the preview turns the head by: so that both sides are seen
 WIRES = (120, 240, 255)
@@ -40,12 +38,12 @@ def write_head_preview(path: Path, faces: list[FaceCapture], textures: list[np.n
 
 def head_row(face: FaceCapture, texture: np.ndarray, lashes: bool = True) -> np.ndarray:
     """(PANEL, 8 PANEL, 3) uint8 RGB."""
-    head, *eyes = seen_head(face)
+    head, eyes, white = seen_head(face)
     vertices = head.vertices if lashes else head.without_lashes().vertices
     photo, placed = framed(face.image, face.seen(vertices))
     # In the size of people with eyes 63 mm apart, whatever scale was asked for.
-    upright, eyes = vertices / np.float32(face.metric), eye_texture(*eyes)
-    views = [head_pictures(upright, texture, eyes, degrees, PANEL, PANEL) for degrees in VIEWS]
+    upright = vertices / np.float32(face.metric)
+    views = [head_pictures(upright, texture, eyes, white, degrees, PANEL, PANEL) for degrees in VIEWS]
     return np.concatenate([photo, wired(photo, placed), *(textured for textured, _ in views), *(clay for _, clay in views)], 1)
 
 
@@ -64,13 +62,13 @@ def wired(picture: np.ndarray, vertices: np.ndarray) -> np.ndarray:
     return cv2.addWeighted(picture, 0.3, cv2.resize(lines, (width, height), interpolation=cv2.INTER_AREA), 0.7, 0)
 
 
-def head_pictures(vertices: np.ndarray, texture: np.ndarray, eyes: np.ndarray, degrees: float, width: int,
+def head_pictures(vertices: np.ndarray, texture: np.ndarray, eyes: np.ndarray, white: float, degrees: float, width: int,
                   height: int) -> tuple[np.ndarray, np.ndarray]:
     """A head (V, 3), head frame, with or without lashes, seen from the front or turned: (height, width, 3) uint8 RGB with its texture,
     and in clay.
 
-    texture in hm08's layout, eyes the eyeballs' (`eye_texture`), (N, N, 3) uint8 both. The photo's light is in the texture already, so
-    that only a little is added.
+    texture in hm08's layout, eyes the eyeballs', (N, N, 3) uint8 both; white: how bright teeth are, 1 in full light (`gaze.seen_head`). The
+    photo's light is in the textures already, so that only a little is added.
     """
     topology = load_head_topology()
     shown = topology.part != PARTS.index("cornea")
@@ -95,11 +93,8 @@ def head_pictures(vertices: np.ndarray, texture: np.ndarray, eyes: np.ndarray, d
         here = kind == number
         if name not in COLOURS:
             colours[here] = _looked_up(eyes if name in ON_EYES else texture, uv[here])
-    # Teeth stand in the light of the whites of the eyes, which may lie in their sockets' shade, or of the skin.
-    skin = np.quantile(colours[kind == PARTS.index("skin")].max(1), 0.95) if len(kind) else 0
-    light_of_photo = max(eyes.max(), TEETH_LIKE_SKIN * skin) / 255
     for name, colour in COLOURS.items():
-        colours[kind == PARTS.index(name)] = np.float32(colour) * light_of_photo
+        colours[kind == PARTS.index(name)] = np.float32(colour) * white
 
     def finished(pixels: np.ndarray) -> np.ndarray:
         large = np.full((height * SMOOTH, width * SMOOTH, 3), BACKDROP, np.uint8)

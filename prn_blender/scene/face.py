@@ -10,7 +10,6 @@ import numpy as np
 from mathutils import Matrix
 
 from ..prn.capture import FaceCapture
-from ..prn.eye_texture import eye_texture
 from ..prn.gaze import seen_head
 from ..prn.head import doubt
 from ..prn.openings import opening_grid, opening_vertices
@@ -62,7 +61,7 @@ def build_face(capture: FaceCapture, texture: np.ndarray | bytes, scene: bpy.typ
     own expression; a head always has them. lashes: whether a head has any. Raises CaptureError, before it builds anything, if the capture's topology has no
     "loops", no "head" or no shapes.
     """
-    head, *eyes = seen_head(capture) if topology == "head" else (None,)
+    head, eyes, white = seen_head(capture) if topology == "head" else (None, None, None)
     if head and not lashes:
         head = head.without_lashes()
     grid = None if head else mesh_grid(capture.topology, topology, stride)
@@ -83,8 +82,7 @@ def build_face(capture: FaceCapture, texture: np.ndarray | bytes, scene: bpy.typ
     image = pack_image("Face Texture.png", texture)
     openings = None
     if head:
-        eyes = pack_image("Face Eyes.png", eye_texture(*eyes))
-        face = bpy.data.objects.new("Face", build_head_mesh("Face", head.neutral, image, eyes))
+        face = bpy.data.objects.new("Face", build_head_mesh("Face", head.neutral, image, pack_image("Face Eyes.png", eyes), white))
         add_groups(face)
         add_arkit_keys(face, to_blender(head.neutral), to_blender(head.shapes), head.weights)
     else:

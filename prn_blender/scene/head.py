@@ -15,15 +15,16 @@ from .material import build_material
 SLOTS = ("skin", "eyes", "cornea", "teeth", "gums", "tongue", "lashes")
 SLOT_OF_PART = {"mouth": "skin", "sockets": "skin", "white": "eyes", "iris": "eyes", "pupil": "eyes"}
 TITLES = {slot: slot.title() for slot in SLOTS} | {"skin": "Face Skin"}
-# Linear base colour and roughness of what the photo does not show.
+# Linear base colour in full light, and roughness, of what the photo does not show.
 LOOKS = {"tongue": ((0.45, 0.13, 0.13), 0.4), "teeth": ((0.72, 0.66, 0.54), 0.25), "gums": ((0.45, 0.13, 0.13), 0.4),
          "lashes": ((0.012, 0.009, 0.008), 0.7), "cornea": ((0.0, 0.0, 0.0), 0.02)}
+SRGB_GAMMA = 2.2        # near enough, from a photo's grey levels to light
 CORNEA_ALPHA = 0.06
 
 
-def build_head_mesh(name: str, neutral: np.ndarray, texture: bpy.types.Image, eyes: bpy.types.Image) -> bpy.types.Mesh:
+def build_head_mesh(name: str, neutral: np.ndarray, texture: bpy.types.Image, eyes: bpy.types.Image, white: float) -> bpy.types.Mesh:
     """The mesh of a head at rest. neutral (V, 3) head frame, metres, with or without lashes; texture in hm08's UV layout, eyes in the
-    eyeball's."""
+    eyeball's; white: how bright a white thing is in the photo, 1 in full light."""
     topology = load_head_topology()
     shown = topology.quads_of(len(neutral))
     quads, part = topology.quads[shown], topology.part[shown]
@@ -38,7 +39,7 @@ def build_head_mesh(name: str, neutral: np.ndarray, texture: bpy.types.Image, ey
     images = {"skin": texture, "eyes": eyes}
     slot_of_part = np.array([SLOTS.index(SLOT_OF_PART.get(name, name)) for name in PARTS], np.int32)[part]
     for slot in SLOTS[:slot_of_part.max() + 1]:     # lashes are the last
-        mesh.materials.append(build_material(TITLES[slot], images[slot]) if slot in images else plain_material(slot))
+        mesh.materials.append(build_material(TITLES[slot], images[slot]) if slot in images else plain_material(slot, white))
     mesh.polygons.foreach_set("material_index", slot_of_part)
     layer = mesh.uv_layers.new(name="UVMap")
     layer.uv.foreach_set("vector", np.ascontiguousarray(topology.texture[topology.corners[shown]], np.float32).ravel())
@@ -47,8 +48,10 @@ def build_head_mesh(name: str, neutral: np.ndarray, texture: bpy.types.Image, ey
     return mesh
 
 
-def plain_material(slot: str) -> bpy.types.Material:
+def plain_material(slot: str, white: float) -> bpy.types.Material:
+    """What the photo does not show, in the photo's light, as skin and eyes are. white: as in `build_head_mesh`."""
     colour, roughness = LOOKS[slot]
+    colour = [channel * white ** SRGB_GAMMA for channel in colour]
     material = bpy.data.materials.new(TITLES[slot])
     material.use_nodes = True
     surface = material.node_tree.nodes["Principled BSDF"]

@@ -18,7 +18,6 @@ import bpy
 import numpy as np
 
 from ..prn.arkit import ARKIT_NAMES
-from ..prn.eye_texture import eye_texture
 from ..prn.frame_texture import FrameTextures
 from ..prn.gaze import seen_head
 from ..prn.head_topology import load_head_topology
@@ -168,8 +167,8 @@ def moving_pieces(performance: Performance, topology: str, stride: int, image: b
     """
     if topology == "head":
         vertices = HeadFrames(performance, lashes)
-        eyes = pack_image("Face Eyes.png", eye_texture(*seen_head(front_capture(performance))[1:]))
-        head = bpy.data.objects.new("Face", build_head_mesh("Face", vertices.neutral, image, eyes))
+        _, eyes, white = seen_head(front_capture(performance))
+        head = bpy.data.objects.new("Face", build_head_mesh("Face", vertices.neutral, image, pack_image("Face Eyes.png", eyes), white))
         add_groups(head)
         yield head, vertices.turned_to(TO_BLENDER.astype(np.float32))
         return
