@@ -8,7 +8,7 @@ import pytest
 
 from exact_face import BACKGROUND, HEIGHT, WIDTH, exact_face, skin_texture
 from prn_blender.prn.fill import pull_push
-from prn_blender.prn.texture import lips_of, make_texture
+from prn_blender.prn.texture import beard_of, lips_of, make_texture
 
 SIZE = 512
 
@@ -58,6 +58,16 @@ def test_a_profiles_lips_meet_in_the_middle(yaw):
     middle = (lips_of(topology) > 0.8) & topology.mask & (np.abs(np.arange(256) - 127.5) < 12)
     redness = texture[..., 0] - texture[..., 1]     # skin: about 45
     assert np.median(redness[middle]) > 80
+
+
+@pytest.mark.parametrize("yaw", [70, -80])
+def test_a_profiles_beard_covers_the_chin(yaw):
+    painted, topology = skin_texture(256), exact_face().topology
+    painted[beard_of(topology) > 0.1] = 45, 32, 26
+    texture = make_texture(exact_face(yaw, texture=painted), 256).astype(int)
+    chin = (beard_of(topology) > 0.8) & topology.mask
+    bearded = texture.mean(-1)[chin] < 90           # skin: about 165
+    assert chin.sum() > 1000 and bearded.mean() > 0.9
 
 
 def test_the_hidden_side_comes_from_the_mirror():

@@ -24,6 +24,7 @@ PROFILE = 40.0, 60.0  # degrees of yaw between which the face's middle is lost t
 MIDDLE = 0.8  # how far from the outline the middle then has to be, as a part of what the far cheek has to
 MOUTH = 0.75  # of that distance is forgone on lips: nothing else of a profile shows their colour
 LIPS = 0.7  # of what grows on lips is the lips' own colour: their corners, which a profile shows best, are the darkest of them
+UNDER_NOSE = 8  # texels from the foot of the nose to where beards grow
 DARKEST = 8.0  # added before logarithms of 0..255 colours: ratios in near-black shadows mean nothing
 
 
@@ -44,6 +45,8 @@ def texture_and_knowledge(face: FaceCapture, size: int) -> tuple[np.ndarray, np.
     seen = (colours * direct[..., None] + mirrored * mirror[..., None]) / np.maximum(known, 1e-3)[..., None]
     skin = np.minimum(1, skin * direct + skin[:, ::-1] * mirror)
     grown = pull_push(seen, skin ** 2)  # only clear skin may grow: a little hair at the border would spread far
+    beard = beard_of(face.topology)
+    grown += beard[..., None] * (pull_push(seen, np.maximum((beard * known) ** 2, 1e-4 * skin ** 2)) - grown)
     lips = lips_of(face.topology)  # which in a profile grow together in the middle, without the shadow between them
     shut = 1 - cv2.dilate(opening_texels(face.topology).astype(np.float32), np.ones((5, 5)))
     of_lips = pull_push(seen, np.maximum((lips * shut * known) ** 2, 1e-4 * skin ** 2))
@@ -148,6 +151,13 @@ def lips_of(topology: Topology) -> np.ndarray:
     lips = np.zeros((SIZE, SIZE), np.uint8)
     cv2.fillConvexPoly(lips, cv2.convexHull(np.round(topology.landmarks[48:60]).astype(np.int32)), 1)
     return smooth_step(cv2.distanceTransform(lips, cv2.DIST_L2, 5), 1, 5)
+
+
+def beard_of(topology: Topology) -> np.ndarray:
+    """1 where a beard grows within the face's oval, moustache and all, falling to 0 towards cheeks and lips, (256, 256) float32."""
+    nose = topology.landmarks[33, 1]
+    below = smooth_step(np.arange(SIZE, dtype=np.float32), nose, nose + UNDER_NOSE)
+    return inner_face(topology) * (1 - lips_of(topology)) * below[:, None]
 
 
 def from_outline(face: FaceCapture) -> np.ndarray:
