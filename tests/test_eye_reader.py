@@ -9,13 +9,12 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from bundles import eyes_unread  # noqa: F401
 from clips import portrait
-from exact_face import exact_face, rotation_of
+from exact_face import exact_face
 
 from prn_blender.prn.capture import capture_image
 from prn_blender.prn.contact import opened
-from prn_blender.prn.crop import Crop, crop_from_landmarks, turn
+from prn_blender.prn.crop import crop_from_landmarks, turn
 from prn_blender.prn.engine import open_engine
 from prn_blender.prn.eye_reader import EYE_PIXELS, INPUT, EyeReader, open_eye_reader, patches_of
 from prn_blender.prn.look import run_network
@@ -115,33 +114,6 @@ def test_a_stills_eyes_are_open_as_they_are_read_and_a_profiles_as_its_map_says(
     # The far eye faces away from the camera.
     wide, narrow = (openings(profile.image, crop, read, 1e-6) for read in (0.6, 0.1))
     assert min(np.abs(wide - narrow)[:2]) < 0.01
-
-
-class Talking:
-    """An engine that sees a shut mouth in black crops, and an open one in white ones."""
-
-    def __init__(self, yaw: float) -> None:
-        engine, topology = open_engine(), load_topology()
-        self.bundle, self.topology, self.input_size, self.map_size = engine.bundle, topology, engine.input_size, engine.map_size
-        reader = open_eye_reader()
-        shut = topology.mean @ rotation_of(yaw).T
-        self.maps = [4 * one for one in (shut, opened(shut, np.array([*reader.measured(shut)[:2], 0.15]), reader.measured, topology))]
-
-    def run(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        seen = np.float32(self.maps[int(crops.max())])
-        views = np.stack([seen, seen[:, ::-1] * np.float32([-1, 1, 1])]).repeat(len(crops) // 2, 0)
-        return views, np.zeros((len(crops), 52))
-
-
-@pytest.mark.parametrize("yaw, share", [(0, 1), (70, 0)])
-def test_the_mouth_of_a_picture_that_ends_near_the_face_is_open_as_the_look_with_streaks_says(monkeypatch, eyes_unread, yaw, share):  # noqa: F811
-    monkeypatch.setattr(Crop, "cut", lambda self, image, size, streaks=False: np.full((size, size, 3), streaks, np.float32))
-    picture = np.zeros((100, 100, 3), np.uint8)
-    engine, reader = Talking(yaw), open_eye_reader()
-    shut, wide = (reader.measured(one)[2] for one in engine.maps)
-    within, beyond = (reader.measured(run_network(picture, [Crop(50, 50, side)], engine)[0][0])[2] for side in (60, 160))
-    assert wide > shut + 0.1 and abs(within - shut) < 0.003
-    np.testing.assert_allclose(beyond, shut + share * (wide - shut), atol=0.01)
 
 
 # ---- training ------------------------------------------------------------------------------------------------------

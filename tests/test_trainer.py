@@ -4,6 +4,7 @@ The slow test runs `training.train` for real. PRN_FACES names the folder of phot
 kit and decoded photographs, draws 500 heads and 500 turned photographs of its own, and takes some minutes.
 """
 
+import argparse
 import json
 import os
 import random
@@ -13,23 +14,30 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
 
+from prn_blender.prn.crop import SIDE_PER_LANDMARK_BOX, Crop
+from prn_blender.prn.engine import OnnxEngine
+from prn_blender.prn.face_fit import reading
+from prn_blender.prn.image_io import load_image
+from prn_blender.prn.look import run_network
 from prn_blender.prn.network import IMAGES, cosines
 from prn_blender.prn.position_map import load_topology
 from prn_blender.prn.small_map import mean_in_crop
-from prn_blender.prn.weights import SAFETENSORS_NAME, default_folder
+from prn_blender.prn.weights import SAFETENSORS_NAME, default_folder, load_bundle
 from training.cache import default_cache
 
 ROOT = Path(__file__).resolve().parent.parent
 pytest.importorskip("moderngl", reason="the trainer's environment has it, the tests' has not")
 
-from training import skins, taught  # noqa: E402
+from training import captured, skins, taught  # noqa: E402
 from training.carried import carry_back, learned, tensors_of  # noqa: E402
-from training.train import Learner, learning_rate, save  # noqa: E402
+from training.photographs import IBUG_FROM_MEDIAPIPE, PIXELS  # noqa: E402
+from training.train import BETWEEN, Echoing, Learner, learning_rate, save  # noqa: E402
 
 
 def test_the_rate_warms_up_stays_and_falls_to_nothing():
@@ -94,6 +102,39 @@ def test_a_teacher_is_asked_once(tmp_path):
     assert photographs.asked == 6 and not np.allclose(other, offsets, atol=1e-3)
     with pytest.raises(SystemExit, match="does not hold the weights of a wide network"):
         taught.answers(tmp_path, tmp_path, photographs, mean, device)
+
+
+def test_what_a_capture_says_is_in_the_units_of_the_photographs_own_crop_and_asked_once(tmp_path):
+    picture = cv2.resize(load_image(Path(__file__).parent / "data" / "astronaut.jpg"), (PIXELS, PIXELS), interpolation=cv2.INTER_AREA)
+    np.save(tmp_path / "photographs.npy", np.stack([picture, picture, picture[:, ::-1]]))
+
+    class Two:
+        points, chosen = np.random.default_rng(0).uniform(60, 150, (2, 478, 3)).astype(np.float32), np.array([0, 2])
+
+        def __len__(self) -> int:
+            return len(self.chosen)
+
+    photographs = Two()
+    offsets, scores = captured.answers(tmp_path, photographs)
+    assert offsets.shape == (2, 3, 64, 64) and scores.shape == (2, 52)
+    box = photographs.points[0, IBUG_FROM_MEDIAPIPE, :2]
+    side = SIDE_PER_LANDMARK_BOX * np.sqrt(np.prod(np.ptp(box, axis=0)))
+    maps, expressions = run_network(picture, [Crop(*(box.min(0) + box.max(0)) / 2, side)], OnnxEngine(load_bundle()))
+    expected = (reading(maps[0]) - reading(mean_in_crop(load_topology()))).transpose(2, 0, 1)
+    np.testing.assert_allclose(offsets[0], expected, atol=0.01)
+    np.testing.assert_allclose(scores[0], expressions[0], atol=0.01)
+    written = (tmp_path / "captured.npz").stat().st_mtime_ns
+    np.testing.assert_array_equal(captured.answers(tmp_path, photographs)[0], offsets)
+    assert (tmp_path / "captured.npz").stat().st_mtime_ns == written
+
+
+def test_every_batch_comes_twice_with_others_between():
+    numbers = argparse.Namespace(next=iter(range(1000)).__next__)
+    echoing = Echoing(numbers)
+    drawn = [echoing.next() for _ in range(60)]
+    for number in range(20):
+        first, second = np.flatnonzero(np.array(drawn) == number)
+        assert second - first > BETWEEN
 
 
 def test_a_checkpoint_is_replaced_whole(tmp_path, monkeypatch):

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from prn_blender.prn import contact
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.blinks import LIDS
+from prn_blender.prn.crop import Crop
 from prn_blender.prn.image_io import load_image
 from prn_blender.prn.look import VIEWS
 from prn_blender.prn.position_map import load_topology
-from training import shut_eyes, taught
+from training import augment, taught
 from training.augment import Dice, compressed, crop_transforms, degraded, occluded, placed, warped
 from training.people import random_expression, random_identity, random_shapes, random_speech
 from training.photographs import PIXELS, PhotographBatches, upright_transforms
@@ -98,6 +98,17 @@ def test_pixels_and_points_move_together():
         assert (image.sum(0) @ steps / image.sum(), image.sum(1) @ steps / image.sum()) == pytest.approx((x, y), abs=0.1)
 
 
+def test_pictures_end_as_a_captures_crops_do(monkeypatch):
+    monkeypatch.setattr(augment, "STREAKED", 0.0)
+    astronaut = load_image(Path(__file__).parent / "data" / "astronaut.jpg")[60:252, 120:312]
+    crop = Crop(60, 100, 240, 15)
+    turned, scale = crop.turn[:2, :2].T, 192 / crop.side
+    there = np.column_stack([turned * scale, 95.5 - scale * turned @ (crop.center_x, crop.center_y)])
+    found = warped(Dice(4), torch.from_numpy(astronaut.copy())[None], torch.tensor(there[None], dtype=torch.float32), 192, bordered=0.0)
+    found, expected = found[0].permute(1, 2, 0).numpy() * 255, crop.pixels(astronaut, 192).astype(np.float32)
+    assert np.abs(found - expected).mean() < 2.5 < np.abs(found - astronaut.mean((0, 1))).mean()
+
+
 @pytest.mark.parametrize("quality", (20, 50, 80))
 def test_compression_is_what_jpeg_does(quality):
     """Against libjpeg: much nearer to its picture than either is to the original."""
@@ -108,37 +119,6 @@ def test_compression_is_what_jpeg_does(quality):
     found = compressed(original, torch.tensor([float(quality)]))[0].permute(1, 2, 0).numpy() * 255
     rounding = 0.8                                          # libjpeg's planes are whole numbers
     assert np.abs(found - expected).mean() < 0.2 * np.abs(expected - astronaut).mean() + rounding
-
-
-def eyes_open_by(left: float, right: float, scores: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """A face's points (1, 478, 3) with eyes ten wide and open by these shares of it, and MediaPipe's scores for them."""
-    points, expression = np.zeros((1, 478, 3), np.float32), np.zeros((1, 52), np.float32)
-    for corners, upper, lower, gap, side in zip(shut_eyes.CORNERS, shut_eyes.UPPER, shut_eyes.LOWER, (left, right), (40, 0)):
-        points[0, corners, 0] = side, side + 10
-        for lids, sign in ((upper, -1), (lower, 1)):
-            points[0, lids, 0] = side + np.arange(1, 8)
-            points[0, lids, 1] = sign * gap * 5
-    expression[0, LIDS] = scores
-    return points, expression
-
-
-@pytest.mark.parametrize("gap, score, share", [(0.06, 0.5, 1), (0.12, 0.6, 1), (0.2, 0.75, 1),     # shut
-                                               (0.12, 0.4, 0), (0.3, 0.5, 0), (0.25, 0.55, 0), (0.06, 0.2, 0),      # squints, looks down, noise
-                                               (0.1, 0.475, 0.5)])
-def test_points_and_score_together_tell_a_shut_eye(gap, score, share):
-    points, scores = eyes_open_by(gap, 0.3, (score, 0.05))
-    found = shut_eyes.shut(points, scores)
-    assert found[0] == pytest.approx([share, 0], abs=1e-3)
-
-
-def test_a_shut_eye_is_closed_and_the_other_stays():
-    points, scores = eyes_open_by(0.12, 0.3, (0.6, 0.1))
-    after, mended = shut_eyes.mended(points, scores, shut_eyes.shut(points, scores))
-    assert shut_eyes.gaps(after)[0] == pytest.approx([shut_eyes.CLOSED, 0.3], abs=1e-4)
-    assert mended[0, LIDS] == pytest.approx([1, 0.1])
-    assert shut_eyes.gaps(points)[0] == pytest.approx([0.12, 0.3], abs=1e-4)        # what was given stays
-    narrow, _ = shut_eyes.mended(*eyes_open_by(0.05, 0.3, (0.6, 0.1)), np.float32([[1, 0]]))
-    assert shut_eyes.gaps(narrow)[0] == pytest.approx([0.05, 0.3], abs=1e-4)        # nor is it opened
 
 
 def test_a_teachers_answer_moves_with_the_crop():
@@ -158,9 +138,9 @@ def test_a_teachers_answer_moves_with_the_crop():
 
     class Made:
         pixels, chosen = np.zeros((count, PIXELS, PIXELS, 3), np.uint8), np.arange(count)
-        trust, frontal, expressive = np.ones((count, 478), np.float32), np.ones(count, np.float32), np.arange(2)
+        trust, frontal, straight, expressive = np.ones((count, 478), np.float32), np.ones(count), np.ones(count), np.arange(2)
         expression = expression_weight = np.zeros((count, 52), np.float32)
-        usable, shut = np.arange(478), np.float32([[1, 0]] * count)
+        usable = np.arange(478)
 
         def __len__(self) -> int:
             return count
@@ -168,11 +148,10 @@ def test_a_teachers_answer_moves_with_the_crop():
     made = Made()
     made.points, made.mirror = points, mirror
     batch = PhotographBatches(made, torch.device("cpu"), (offsets, np.zeros((count, 52), np.float16))).batch(Dice(5), 12, 192)
-    said = batch["taught_crop"][:, :, :2] @ batch["taught_offsets"][:, :2].flatten(2) + batch["taught_crop"][:, :, 2:]
-    said = torch.cat([said, batch["taught_offsets"][:, 2:].flatten(2) * batch["taught_depth"][:, None, None]], 1).unflatten(2, (64, 64))
+    said = batch["said_crop"][:, :, :2] @ batch["said_offsets"][:, :2].flatten(2) + batch["said_crop"][:, :, 2:]
+    said = torch.cat([said, batch["said_offsets"][:, 2:].flatten(2) * batch["said_depth"][:, None, None]], 1).unflatten(2, (64, 64))
     for half, where in ((slice(0, 239), column), (slice(239, 478), 63 - column)):
         assert torch.allclose(said[:, :, row, where].transpose(1, 2), batch["points"][:, half, :3], atol=1e-4)
-    assert set(map(tuple, batch["shut"].tolist())) == {(1.0, 0.0), (0.0, 1.0)}      # mirrored, and not
 
 
 class DotFinder:
@@ -205,21 +184,6 @@ def test_a_teacher_sees_in_three_sizes_and_mirrored():
     expected = (dot + 0.5) / size - 0.5
     assert torch.allclose(offsets[0, :2], torch.tensor(expected, dtype=torch.float32)[:, None, None], atol=0.003)
     assert scores[0, LIDS].tolist() == pytest.approx([0.5, 0.5], abs=1e-3)        # the mirror image's left is the right
-
-
-def test_the_edges_of_a_shut_eye_lie_on_each_other():
-    """What training brings together is what a capture does."""
-    topology = load_topology()
-    left, right = (edges.transpose(1, 0, 2) for edges in contact.lid_edges(topology))
-    assert (left[:, :, 0].mean() > 127.5 > right[:, :, 0].mean()) and (left[0, :, 1] < left[1, :, 1]).all()      # the person's left; above, below
-
-    def apart(head_map: np.ndarray, edges: np.ndarray) -> float:
-        upper, lower = (head_map[rows, columns] for columns, rows in edges.transpose(0, 2, 1))
-        return float(np.linalg.norm(upper - lower, axis=1).mean())
-
-    before, after = topology.mean, contact.shut_eyes(topology.mean, np.array([1.0, 0.0]), topology)
-    assert apart(before, left) > 0.005                                      # metres
-    assert apart(after, left) < 0.1 * apart(before, left) and apart(after, right) == pytest.approx(apart(before, right), abs=1e-5)
 
 
 def test_subdivision_keeps_what_is_flat():

@@ -11,6 +11,11 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
+from prn_blender.prn.crop import BLUR, FADE
+
+
+STREAKED = 0.08         # of pictures
+
 
 class Dice:
     """Chance on one device."""
@@ -63,7 +68,8 @@ def placed(points: torch.Tensor, transforms: torch.Tensor, size: int) -> torch.T
 def warped(dice: Dice, pictures: torch.Tensor, transforms: torch.Tensor, size: int, bordered: float) -> torch.Tensor:
     """Pictures (N, H, W, 3) uint8 RGB through transforms (N, 2, 3) of pixels: (N, 3, size, size) float.
 
-    Beyond a picture's edge its pixels are repeated, or, with the chance `bordered`, one colour stands there.
+    Beyond a picture's edge they end as `prn_blender.prn.crop` ends them; or, as pictures do that somebody has widened, with the chance
+    `bordered` in one colour, and with the chance STREAKED in streaks of their border's pixels.
     """
     count, height, width = pictures.shape[:3]
     # Crop to picture in grid_sample's units, in which a picture reaches from -1 to 1.
@@ -72,14 +78,27 @@ def warped(dice: Dice, pictures: torch.Tensor, transforms: torch.Tensor, size: i
     middle = (inverse @ ((size - 1) / 2 - transforms[:, :, 2:]))[..., 0] + 0.5
     theta = torch.cat([inverse * (size / 2) / reach[:, None], (middle / reach - 1)[..., None]], 2)
     source = F.affine_grid(theta, [count, 3, size, size], align_corners=False)
-    images = F.grid_sample(pictures.permute(0, 3, 1, 2).float() / 255, source, mode="bilinear", padding_mode="border",
-                           align_corners=False)
+    pictures = pictures.permute(0, 3, 1, 2).float() / 255
+    images = F.grid_sample(pictures, source, mode="bilinear", padding_mode="reflection", align_corners=False)
+    # How far beyond the picture a pixel lies, in sides of the crop.
+    beyond = ((source.abs() - 1).clamp_min(0) * reach).norm(dim=-1) * torch.linalg.det(transforms[:, :, :2]).abs().sqrt()[:, None, None] / size
+    images = torch.lerp(images, _much_blurred(images, BLUR), (beyond / FADE).clamp_max(1)[:, None])
+    chosen = dice.some(STREAKED, count)
+    if len(chosen):
+        images[chosen] = F.grid_sample(pictures[chosen], source[chosen], mode="bilinear", padding_mode="border", align_corners=False)
     chosen = dice.some(bordered, count)
     if len(chosen):
         colours = dice.uniform(0, 1, len(chosen), 3, 1, 1) * dice.hits(0.5, len(chosen))[:, None, None, None]
         outside = (source[chosen].abs() > 1).any(-1)[:, None]
         images[chosen] = torch.where(outside, colours, images[chosen])
     return images
+
+
+def _much_blurred(images: torch.Tensor, deviation: float) -> torch.Tensor:
+    """Blurred by a Gaussian of this standard deviation, in the pictures' sides: it holds all in a few pixels."""
+    few = 32
+    small = _blurred(F.interpolate(images, (few, few), mode="area"), images.new_full((len(images),), deviation * few))
+    return F.interpolate(small, images.shape[2:], mode="bilinear", align_corners=False)
 
 
 def occluded(dice: Dice, images: torch.Tensor, share: float) -> torch.Tensor:

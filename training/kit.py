@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from prn_blender.prn.position_map import SIZE, Topology, load_topology
@@ -34,7 +35,8 @@ class Kit:
 
         def small(values: np.ndarray) -> np.ndarray:
             full = self.topology.map_of(values[rows])
-            return full.reshape(size, step, size, step, 3).mean((1, 3))
+            # As the fit reads them (`face_fit.reading`): at the cells' middles, which does not blur lids and lips.
+            return cv2.resize(full, (size, size), interpolation=cv2.INTER_LINEAR)
 
         basis = np.concatenate([self.identity, self.expression])
         return small(self.mean), np.stack([small(component) for component in basis])

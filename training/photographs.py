@@ -1,6 +1,5 @@
 """Photographs with sparse labels: MediaPipe points and blendshape scores, one by one and as batches of augmented crops.
 
-Where an eye is shut the labels to train on are mended (`training.shut_eyes`); those kept out of training stay as they came.
 Reads a folder in the format of docs/training.md (`photographs-*.zip`, `points.npz`, `blendshapes.npz`); decodes it once
 into `<cache>/photographs.npy`. Crop frame and units as in `prn_blender.prn.crop`.
 """
@@ -15,10 +14,8 @@ import numpy as np
 import torch
 
 from prn_blender.prn.arkit import ARKIT_NAMES, MIRRORED
-from prn_blender.prn.blinks import LIDS
 from prn_blender.prn.crop import SIDE_PER_LANDMARK_BOX
 from training.augment import Dice, crop_transforms, degraded, occluded, placed, warped
-from training.shut_eyes import mended, shut
 
 PIXELS = 224
 # MediaPipe's points that sit where the 68 iBUG points do (the jaw: the nearest points of MediaPipe's face outline).
@@ -29,6 +26,7 @@ IBUG_FROM_MEDIAPIPE = [
     61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87]
 # MediaPipe's points along the jaw, from the person's left ear over the chin to the right one.
 JAW = (288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136, 172, 58)
+SKEWED = 20.0, 40.0             # degrees of turn from which on MediaPipe's points are skewed, and from which on a capture alone is believed
 FRONTAL = 20.0                  # degrees: up to here the jaw that one sees is the jaw that the labels mean
 _SWAPPED = np.array(MIRRORED)
 
@@ -53,9 +51,6 @@ class Photographs:
         self.usable = np.flatnonzero(usable)
         self.mirror = mirror
         self.expression, self._scored = self._scores(folder, len(labels["names"]))
-        if not validation:
-            self.shut = shut(self.points, self.expression) * self._scored[:, LIDS]       # (N, 2) how surely an eye is
-            self.points, self.expression = mended(self.points, self.expression, self.shut)
         self.groups = {name: labels[name][self.chosen] for name in ("age", "gender", "race")}
 
     @staticmethod
@@ -104,6 +99,11 @@ class Photographs:
         return self._trust[2]
 
     @property
+    def straight(self) -> np.ndarray:
+        """(N,) how far MediaPipe's points are no more skewed than those of heads that look into the camera, 0..1."""
+        return self._trust[3]
+
+    @property
     def expression_weight(self) -> np.ndarray:
         """(N, 52) how far each score is to be believed: the scorer calls many a profile's shut mouth open."""
         return self._scored * self.believed[:, None]
@@ -118,12 +118,12 @@ class Photographs:
         return np.flatnonzero((mouth > 0.30) | (eyes < 0.11))
 
     @cached_property        # seconds of work, which drawing pictures does not need
-    def _trust(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _trust(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """(N, 478) how far each point is to be believed: not on the far side of a turned head, where MediaPipe guesses.
 
         There it draws the hidden cheek into view, and a network that believed it would never turn a head far enough.
-        And (N,) how far the face looks into the camera, 0..1, so that its outline is the jaw; and (N,) how far it is to be
-        believed at all.
+        And (N,) how far the face looks into the camera, 0..1, so that its outline is the jaw; (N,) how far it is to be
+        believed at all; and (N,) how far the points are not skewed.
         """
         faces = self.points - self.points.mean(1, keepdims=True)
         mean = faces[:2000].mean(0)
@@ -141,8 +141,9 @@ class Photographs:
         believed = np.clip((50 - turned) / 20, 0.15, 1)
         away = np.degrees(np.arccos(np.clip(rotation[:, 2, 2], -1, 1)))
         frontal = np.clip((FRONTAL - away) / 8, 0, 1)
-        return (np.clip((facing - 0.2) / 0.3, 0, 1) * believed[:, None]).astype(np.float32), frontal.astype(np.float32), \
-            believed.astype(np.float32)
+        straight = np.clip((SKEWED[1] - turned) / (SKEWED[1] - SKEWED[0]), 0, 1)
+        return ((np.clip((facing - 0.2) / 0.3, 0, 1) * believed[:, None]).astype(np.float32),
+                *(share.astype(np.float32) for share in (frontal, believed, straight)))
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -165,9 +166,9 @@ class Photographs:
 class PhotographBatches:
     """Random augmented crops of photographs with their labels, on one device."""
 
-    def __init__(self, photographs: Photographs, device: torch.device, taught: tuple[np.ndarray, np.ndarray] | None = None) -> None:
-        """On a GPU all pixels go there (150 kB each); on the CPU they stay in their file. taught: what a teacher says of them
-        (`training.taught`), for batches that hold it too."""
+    def __init__(self, photographs: Photographs, device: torch.device, said: tuple[np.ndarray, np.ndarray] | None = None) -> None:
+        """On a GPU all pixels go there (150 kB each); on the CPU they stay in their file. said: a teacher's or a capture's answers
+        (`training.taught`, `training.captured`), for batches that hold them too."""
         def there(values: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
@@ -176,20 +177,20 @@ class PhotographBatches:
         else:
             self.pixels, numbers = there(photographs.pixels[photographs.chosen]), np.arange(len(photographs))
         self.numbers = there(numbers)                                   # of the pictures among the pixels
-        self.points, self.trust, self.frontal = map(there, (photographs.points, photographs.trust, photographs.frontal))
+        self.points, self.trust, self.frontal, self.straight = map(
+            there, (photographs.points, photographs.trust, photographs.frontal, photographs.straight))
         self.scores, self.believed = there(photographs.expression), there(photographs.expression_weight)
         self.expressive = there(photographs.expressive)
         self.usable, self.mirror, self.swapped = there(photographs.usable), there(photographs.mirror), there(_SWAPPED)
         self.box, self.jaw = there(np.array(IBUG_FROM_MEDIAPIPE)), there(np.array(JAW))
-        self.shut = there(photographs.shut)
-        self.taught = None if taught is None else (*map(there, taught), there(upright_transforms(photographs.points, 1).astype(np.float32)))
+        self.said = None if said is None else (*map(there, said), there(upright_transforms(photographs.points, 1).astype(np.float32)))
 
     def batch(self, dice: Dice, count: int, size: int) -> dict[str, torch.Tensor]:
         """`count` crops, every third one of the expressive photographs: image (N, 3, size, size) in 0..1, points (N, K, 4; last their
-        trust) and the jaw's outline (N, J, 2) in crop units; how far the face looks into the camera, `frontal` (N,); ARKit
-        scores and how far to believe them (N, 52); how surely each eye is shut (N, 2). Of a teacher, if there is one: `taught_scores`,
-        `taught_offsets` (N, 3, 64, 64), mirrored as the crop is, and what takes its maps to this crop, `taught_crop` (N, 2, 3) for x and y and
-        `taught_depth` (N) for z."""
+        trust) and the jaw's outline (N, J, 2) in crop units; how far the face looks into the camera, `frontal`, and how far its points
+        are not skewed, `straight` (N,); ARKit scores and how far to believe them (N, 52). What a teacher says, if there is one: `said_scores`,
+        `said_offsets` (N, 3, 64, 64), mirrored as the crop is, and what takes its maps to this crop, `said_crop` (N, 2, 3) for x and y and
+        `said_depth` (N) for z."""
         expressive = self.expressive[dice.below(len(self.expressive), count // 3)]
         chosen = torch.cat([expressive, dice.below(len(self.numbers), count - count // 3)])
         pictures, points, trust = self.pixels[self.numbers[chosen]], self.points[chosen], self.trust[chosen]
@@ -205,20 +206,19 @@ class PhotographBatches:
         mirroring = torch.where(one, points.new_tensor([[-1, 0, PIXELS - 1], [0, 1, 0]]), torch.eye(2, 3, device=points.device))
         linear = transforms[:, :, :2]
         whole = torch.cat([linear @ mirroring[:, :, :2], linear @ mirroring[:, :, 2:] + transforms[:, :, 2:]], 2)
-        image = warped(dice, pictures, whole, size, bordered=0.4)
+        image = warped(dice, pictures, whole, size, bordered=0.15)
         image = degraded(dice, occluded(dice, image, 0.10))
         flat = placed(points[:, :, :2], transforms, size)
         depth = points[:, self.usable, 2:] * torch.linalg.det(linear).sqrt()[:, None, None] / size
-        shut = torch.where(turned[:, None], self.shut[chosen].flip(1), self.shut[chosen])
         return {"image": image, "points": torch.cat([flat[:, self.usable], depth, trust[:, self.usable, None]], 2),
-                "jaw": flat[:, self.jaw], "frontal": self.frontal[chosen], "scores": scores, "believed": believed,
-                "shut": shut} | self._as_taught(chosen, turned, whole, size)
+                "jaw": flat[:, self.jaw], "frontal": self.frontal[chosen], "straight": self.straight[chosen], "scores": scores,
+                "believed": believed} | self._as_said(chosen, turned, whole, size)
 
-    def _as_taught(self, chosen: torch.Tensor, turned: torch.Tensor, whole: torch.Tensor, size: int) -> dict[str, torch.Tensor]:
+    def _as_said(self, chosen: torch.Tensor, turned: torch.Tensor, whole: torch.Tensor, size: int) -> dict[str, torch.Tensor]:
         """A teacher's answers on `chosen`, and what takes them to crops by `whole` (N, 2, 3) of photograph pixels; `turned` are mirrored."""
-        if self.taught is None:
+        if self.said is None:
             return {}
-        offsets, scores, own = (values[chosen] for values in self.taught)
+        offsets, scores, own = (values[chosen] for values in self.said)
         # From the units of the own crop to the photograph's pixels (`own` goes the other way), and on to the other crop's units.
         side = 1 / own[:, 0, 0]
         corner = -own[:, :, 2] * side[:, None]
@@ -226,6 +226,6 @@ class PhotographBatches:
         shift = ((whole[:, :, :2] @ corner[..., None])[..., 0] + whole[:, :, 2] + 0.5) / size - 0.5
         mirror = linear.new_tensor([-1, 1, 1])
         linear = torch.where(turned[:, None, None], linear * mirror[:2], linear)
-        return {"taught_scores": torch.where(turned[:, None], scores[:, self.swapped], scores).float(),
-                "taught_offsets": torch.where(turned[:, None, None, None], offsets.flip(3) * mirror[:, None, None], offsets).float(),
-                "taught_crop": torch.cat([linear, shift[..., None]], 2), "taught_depth": torch.linalg.det(linear).sqrt()}
+        return {"said_scores": torch.where(turned[:, None], scores[:, self.swapped], scores).float(),
+                "said_offsets": torch.where(turned[:, None, None, None], offsets.flip(3) * mirror[:, None, None], offsets).float(),
+                "said_crop": torch.cat([linear, shift[..., None]], 2), "said_depth": torch.linalg.det(linear).sqrt()}

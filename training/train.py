@@ -4,7 +4,8 @@
 the rest of N minutes on the CPU or on CUDA: from the last checkpoint in the cache; without one from the shipped weights, as far
 as they fit; or from nothing (--scratch). It may be killed at any moment: a checkpoint is replaced in one step every two
 minutes, and holds all that the next run needs.
-Several networks may learn from the same pictures (--encoders), and follow a wide one that has learned before (--teacher).
+Several networks may learn from the same pictures (--encoders), and follow a wide one that has learned before (--teacher), or what a capture says
+of a photograph, in several looks (--captured).
 Loss: Feng et al., section 3.2 (weighted L1 over UV), with differences for smooth skin; docs/training.md lists the terms.
 """
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import queue
 import threading
 import time
+from collections import deque
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -24,11 +26,11 @@ import torch
 from safetensors.numpy import load_file
 from torch.nn import functional as F
 
-from prn_blender.prn.contact import lid_edges
-from prn_blender.prn.network import DECODER_SIZE, ENCODERS, IMAGES, INPUT_SIZE, PositionMapNetwork, bicubic, enlarged
-from prn_blender.prn.small_map import mean_in_crop
+from prn_blender.prn.face_fit import reading
+from prn_blender.prn.network import DECODER_SIZE, ENCODERS, IMAGES, INPUT_SIZE, PositionMapNetwork
+from prn_blender.prn.small_map import Places, mean_in_crop
 from prn_blender.prn.weights import SAFETENSORS_NAME, default_folder
-from training import synthetic, taught, turned
+from training import captured, synthetic, taught, turned
 from training.augment import Dice
 from training.cache import default_cache
 from training.carried import tensors_of
@@ -40,31 +42,35 @@ from training.photographs import PhotographBatches, Photographs
 from training.skins import make_skins
 from training.synthetic import FIRST_SHARDS, SyntheticHeads
 
-LOSS_SIZE = 128                 # the map is compared at this size
 EMA_DECAY = 0.998
 # MediaPipe's points above and below the opening of the right eye, the left one and the mouth.
 OPENINGS = ((159, 145), (158, 153), (160, 144), (386, 374), (385, 380), (387, 373),
             (13, 14), (82, 87), (312, 317), (81, 178), (311, 402))
+FALL = 0.4                       # the last share of the budget, over which the rate falls
+# Going on from finished weights (--tune): the encoder's first layers stay, every batch is learned from twice (Choi et al., "Faster Neural Network Training
+# with Data Echoing", 2019), the second time after so many others, and the rate falls nearly all the time.
+KEPT, BETWEEN, TUNED_FALL = 2, 5, 0.8
 SHARES = 0.6, 0.2, 0.2           # of a batch: photographs, turned photographs, rendered heads
 
 
 class Readings:
-    """Places on the map, at which maps of the loss's size are read bilinearly."""
+    """Places on the map, at which maps of the decoder's size are read as their whole maps would be (`small_map.Places`)."""
 
-    def __init__(self, texels: np.ndarray, step: int, size: int, device: torch.device) -> None:
-        """texels (K, 2): columns and rows of a map of `step` times `size`."""
-        points = (texels + 0.5) / step - 0.5
-        low = np.clip(np.floor(points), 0, size - 2).astype(int)
-        share = points - low
-        corners = [(0, 0), (1, 0), (0, 1), (1, 1)]
-        self.index = torch.tensor(np.stack([(low[:, 1] + b) * size + low[:, 0] + a for a, b in corners]), device=device)
-        self.share = torch.tensor(np.stack([np.abs(1 - a - share[:, 0]) * np.abs(1 - b - share[:, 1]) for a, b in corners]),
-                                  dtype=torch.float32, device=device)
+    def __init__(self, texels: np.ndarray, device: torch.device) -> None:
+        """texels (K, 2): columns and rows of a whole map."""
+        places = Places(texels, DECODER_SIZE)
+        self.cells = torch.tensor(places.cells.T.copy(), device=device)
+        self.share = torch.tensor(places.shares.T.copy(), dtype=torch.float32, device=device)
+        self.beyond = torch.tensor(places.beyond, dtype=torch.float32, device=device)
+
+    def between(self, difference: torch.Tensor) -> torch.Tensor:
+        """The difference (N, 3, S, S) of two maps at these places, (N, K, 3)."""
+        read = difference.flatten(2).index_select(2, self.cells.flatten()).unflatten(2, self.cells.shape)
+        return (read * self.share).sum(2).transpose(1, 2)
 
     def of(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps (N, 3, S, S) at these places, (N, K, 3)."""
-        flat = maps.flatten(2)
-        return sum(flat.index_select(2, self.index[k]) * self.share[k] for k in range(4)).transpose(1, 2)
+        return self.between(maps) + self.beyond
 
 
 class Losses:
@@ -72,8 +78,7 @@ class Losses:
 
     def __init__(self, kit: Kit, device: torch.device, plain: bool = False) -> None:
         """plain: every texel of the face and every point counts alike, for comparison with the weighted loss."""
-        size = LOSS_SIZE
-        self.enlarging = bicubic(size).to(device)
+        size = DECODER_SIZE                             # maps are compared as they are mixed
         step = len(kit.topology.weights) // size
         weights = (kit.topology.mask if plain else kit.topology.weights).astype(np.float32)
         weights = weights.reshape(size, step, size, step).mean((1, 3))
@@ -81,18 +86,14 @@ class Losses:
         mean, basis = kit.basis_maps(size)
         self.mean = torch.tensor(mean, device=device)                           # (S, S, 3)
         self.basis = torch.tensor(basis.reshape(len(basis), -1), device=device)
-        pooled = mean_in_crop(kit.topology).reshape(size, step, size, step, 3).mean((1, 3)).transpose(2, 0, 1)
-        self.pooled_mean = torch.tensor(pooled, device=device)                  # (3, S, S) the mean map in crop units
+        # (3, S, S) the mean map in crop units.
+        self.mean_in_crop = torch.tensor(reading(mean_in_crop(kit.topology)).transpose(2, 0, 1).copy(), device=device)
         texels = kit.mediapipe[kit.mediapipe_usable]
-        self.points = Readings(texels, step, size, device)
-        edges = lid_edges(kit.topology)
-        self.upper_edges, self.lower_edges = (Readings(np.concatenate(edges)[:, side], step, size, device) for side in (0, 1))
-        self.eye_of_edge = torch.tensor(np.repeat([0, 1], [len(edge) for edge in edges]), device=device)
+        self.points = Readings(texels, device)
         lifted = np.flatnonzero(kit.mediapipe_usable).tolist()
         self.upper, self.lower = (torch.tensor([lifted.index(pair[k]) for pair in OPENINGS], device=device) for k in (0, 1))
         face = kit.topology.mask & ~kit.topology.regions["ears"] & ~kit.topology.regions["neck"]
         inside = face.reshape(size, step, size, step).all((1, 3))
-        inside[1::2] = inside[:, 1::2] = False                                  # every other texel is close enough
         self.face = torch.tensor(np.flatnonzero(inside), device=device)
         features = np.zeros(len(texels), bool)
         rounded = np.clip(np.round(texels).astype(int), 0, 255)
@@ -121,45 +122,43 @@ class Losses:
         """Known maps: weighted L1, L1 of first differences, and how far eyes and mouth are open."""
         error = predicted - target
         return {"map": 100 * (error.abs() * self.weights).mean(),
-                "slope": 250 * (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()),
-                "lids": 100 * self.openings(self.points.of(error)).abs().mean()}
+                "slope": 125 * _slope(error),
+                "lids": 100 * self.openings(self.points.between(error)).abs().mean()}
 
     def openings(self, points: torch.Tensor) -> torch.Tensor:
         """(N, P, 2) from the lower lids and lip to the upper, of MediaPipe's usable points (N, K, 2+)."""
         points = points[..., :2]
         return points.index_select(1, self.upper) - points.index_select(1, self.lower)
 
-    def sparse(self, predicted: torch.Tensor, points: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Photographs: L1 at MediaPipe's points (N, K, 4; last their trust), x, y in full, z softly and up to an offset."""
+    def sparse(self, predicted: torch.Tensor, points: torch.Tensor, straight: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Photographs: L1 at MediaPipe's points (N, K, 4; last their trust), as far as they are not skewed (N,), x, y in full, z softly and
+        up to an offset."""
         error, trust = self.points.of(predicted) - points[..., :3], points[..., 3:]
         offset = (error[..., 2:] * trust).sum(1, keepdim=True) / trust.sum(1, keepdim=True).clamp_min(1e-3)
-        weights = self.point_weights * trust
+        weights = self.point_weights * trust * straight[:, None, None]
         both = torch.minimum(trust[:, self.upper], trust[:, self.lower])
         return {"points": 200 * (error[..., :2].abs() * weights).mean(),
                 "openings": 300 * (self.openings(error).abs() * both).mean(),
                 "depth": 60 * ((error[..., 2:] - offset).abs() * weights).mean()}
 
-    def shut(self, predicted: torch.Tensor, shut: torch.Tensor) -> torch.Tensor:
-        """Photographs: the edges of lids that are shut lie on each other; MediaPipe's points lie beside them. shut (N, 2): how surely."""
-        gaps = (self.upper_edges.of(predicted) - self.lower_edges.of(predicted))[..., :2]
-        return 300 * (gaps.abs() * shut[:, self.eye_of_edge, None]).mean()
-
-    def taught(self, photo: dict[str, torch.Tensor]) -> torch.Tensor:
+    def said(self, photo: dict[str, torch.Tensor]) -> torch.Tensor:
         """A teacher's maps of photographs (N, 3, S, S), in the units of their crops."""
-        maps = (enlarged(photo["taught_offsets"], self.enlarging) + self.pooled_mean).flatten(2)
-        flat = photo["taught_crop"][:, :, :2] @ maps[:, :2] + photo["taught_crop"][:, :, 2:]
-        return torch.cat([flat, maps[:, 2:] * photo["taught_depth"][:, None, None]], 1).unflatten(2, self.mean.shape[:2])
+        maps = (photo["said_offsets"] + self.mean_in_crop).flatten(2)
+        flat = photo["said_crop"][:, :, :2] @ maps[:, :2] + photo["said_crop"][:, :, 2:]
+        return torch.cat([flat, maps[:, 2:] * photo["said_depth"][:, None, None]], 1).unflatten(2, self.mean.shape[:2])
 
-    def follow(self, predicted: torch.Tensor, expression: torch.Tensor, photo: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def follow(self, predicted: torch.Tensor, expression: torch.Tensor, photo: dict[str, torch.Tensor], wide: bool) -> dict[str, torch.Tensor]:
         """Photographs, as a teacher sees them: its map, how far eyes and mouth are open, its ARKit weights.
 
-        Its map is followed as far as the face looks into the camera: no label has told it where the hidden side of a turned head is, and
-        what it is off there grows from teacher to pupil.
+        A wide network's map is followed as far as the face looks into the camera: no label has told it where the hidden side of a turned head is,
+        and what it is off there grows from teacher to pupil. A capture is only the same network in more looks, and is followed everywhere.
         """
-        error = predicted - self.taught(photo)
-        return {"follow": 200 * (error.abs() * self.weights * photo["frontal"][:, None, None, None]).mean(),
-                "follow_openings": 200 * self.openings(self.points.of(error)).abs().mean(),
-                "follow_scores": 100 * ((expression - photo["taught_scores"]) ** 2).mean()}
+        error = predicted - self.said(photo)
+        believed = photo["frontal"][:, None, None, None] if wide else 1
+        return {"follow": 300 * (error.abs() * self.weights * believed).mean(),
+                "follow_slope": 75 * _slope(error * believed),
+                "follow_openings": 200 * self.openings(self.points.between(error)).abs().mean(),
+                "follow_scores": 100 * ((expression - photo["said_scores"]) ** 2).mean()}
 
     def outline(self, predicted: torch.Tensor, jaw: torch.Tensor, frontal: torch.Tensor) -> torch.Tensor:
         """Photographs, as far as they are from the front (N,): the face reaches as far outwards as the jaw's outline (N, J, 2).
@@ -177,7 +176,11 @@ class Losses:
     @staticmethod
     def smooth(offsets: torch.Tensor) -> torch.Tensor:
         """Second differences of the offset from the mean, where no label says what the skin between points does."""
-        return 100 * (offsets.diff(n=2, dim=2).abs().mean() + offsets.diff(n=2, dim=3).abs().mean())
+        return 25 * (offsets.diff(n=2, dim=2).abs().mean() + offsets.diff(n=2, dim=3).abs().mean())
+
+
+def _slope(error: torch.Tensor) -> torch.Tensor:
+    return error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
 
 
 Batch = tuple[dict[str, torch.Tensor] | None, dict[str, torch.Tensor] | None]
@@ -235,18 +238,35 @@ class Batches:
         return batch
 
 
-def learning_rate(progress: float, step: int, peak: float) -> float:
-    """Warm-up, a plateau, and a fall to nothing over the last 40 % of the budget, time or samples (warmup-stable-decay)."""
-    return peak * min(1.0, (step + 1) / 300) * min(1.0, max(0.0, (1 - progress) / 0.4))
+class Echoing:
+    """Batches of which each comes twice, with others between: where drawing takes longer than learning."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+        self.waiting: deque[Batch] = deque()
+
+    def next(self) -> Batch:
+        if len(self.waiting) > BETWEEN:
+            return self.waiting.popleft()
+        self.waiting.append(self.batches.next())
+        return self.waiting[-1]
 
 
-def predict(network: PositionMapNetwork, images: torch.Tensor, losses: Losses) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Maps (N, 3, LOSS_SIZE, LOSS_SIZE), their offsets from the mean, and ARKit weights (N, 52)."""
+def learning_rate(progress: float, step: int, peak: float, fall: float = FALL) -> float:
+    """Warm-up, a plateau, and a fall to nothing over the last share, `fall`, of the budget, time or samples (warmup-stable-decay)."""
+    return peak * min(1.0, (step + 1) / 300) * min(1.0, max(0.0, (1 - progress) / fall))
+
+
+def predict(network: PositionMapNetwork, images: torch.Tensor, losses: Losses, kept: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Maps (N, 3, DECODER_SIZE, DECODER_SIZE), their offsets from the mean, and ARKit weights (N, 52). kept: so many of the encoder's first
+    layers do not learn."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda or HALVES):
-        code = network.encode(images)
+        first, rest = network.encoder[:kept].eval(), network.encoder[kept:]
+        with torch.no_grad():
+            seen = first(images)
+        code = network.code(rest(seen)).flatten(1)
     offsets, logits = network.decode(code.float())      # sums of many images need the digits
-    offsets = enlarged(offsets, losses.enlarging)
-    return offsets + losses.pooled_mean, offsets, torch.sigmoid(logits)
+    return offsets + losses.mean_in_crop, offsets, torch.sigmoid(logits)
 
 
 class Learner:
@@ -313,21 +333,19 @@ class Validation:
         network.eval()
         total = []
         for images, points in zip(self.images.split(50), self.points.split(50)):
-            offsets = enlarged(network.decode(network.encode(images.permute(0, 3, 1, 2).float() / 255))[0], losses.enlarging)
-            found = losses.points.of(offsets + losses.pooled_mean)
+            offsets, _ = network.decode(network.encode(images.permute(0, 3, 1, 2).float() / 255))
+            found = losses.points.of(offsets + losses.mean_in_crop)
             error = (found - points[..., :3])[..., :2].norm(dim=-1).mean(1)
             extent = points[..., :2].amax(1) - points[..., :2].amin(1)
             total.append(error / extent.prod(1).sqrt())
         return float(100 * torch.cat(total).mean())
 
 
-def uv_images(mean: np.ndarray, losses: Losses, dice: Dice, *data: SyntheticHeads) -> torch.Tensor:
-    """(IMAGES, 64, 64) the principal images of known maps' coordinates, each scaled to how much it is used. mean: (S, S, 3)."""
-    maps = [F.avg_pool2d(losses.labels(heads.batch(dice, 50, INPUT_SIZE, pictured=False)), LOSS_SIZE // DECODER_SIZE).cpu()
-            for _ in range(20) for heads in data]
-    offsets = torch.cat(maps) - F.avg_pool2d(torch.from_numpy(mean).permute(2, 0, 1)[None], len(mean) // DECODER_SIZE)
-    flat = offsets.flatten(0, 1).flatten(1)
-    weights = (F.avg_pool2d(losses.weights, LOSS_SIZE // DECODER_SIZE).flatten().cpu() + 0.05).sqrt()
+def uv_images(losses: Losses, dice: Dice, *data: SyntheticHeads) -> torch.Tensor:
+    """(IMAGES, 64, 64) the principal images of known maps' coordinates, each scaled to how much it is used."""
+    maps = [losses.labels(heads.batch(dice, 50, INPUT_SIZE, pictured=False)).cpu() for _ in range(20) for heads in data]
+    flat = (torch.cat(maps) - losses.mean_in_crop.cpu()).flatten(0, 1).flatten(1)
+    weights = (losses.weights.flatten().cpu() + 0.05).sqrt()
     _, sizes, images = torch.svd_lowrank(flat * weights, q=IMAGES + 20, niter=4)
     images = images[:, :IMAGES].T / weights * (sizes[:IMAGES, None] / len(flat) ** 0.5)
     rest = flat - flat @ torch.linalg.pinv(images) @ images
@@ -375,21 +393,20 @@ def first_tensors(encoder: str, arguments: argparse.Namespace) -> dict[str, np.n
     return load_file(default_folder() / SAFETENSORS_NAME)
 
 
-def loss_terms(learner: Learner, images: torch.Tensor, batch: Batch, truth: torch.Tensor | None,
-               losses: Losses) -> dict[str, torch.Tensor]:
-    """The terms of the loss. truth: the known maps."""
+def loss_terms(learner: Learner, images: torch.Tensor, batch: Batch, truth: torch.Tensor | None, losses: Losses,
+               wide: bool, kept: int) -> dict[str, torch.Tensor]:
+    """The terms of the loss. truth: the known maps; wide: whether it is a wide network that is followed; kept: as in `predict`."""
     photo, head = batch
-    predicted, offsets, expression = predict(learner.network, images, losses)
+    predicted, offsets, expression = predict(learner.network, images, losses, kept)
     count = len(photo["image"]) if photo else 0
     terms: dict[str, torch.Tensor] = {}
     if photo:
         trust = photo["believed"]
-        terms |= losses.sparse(predicted[:count], photo["points"])
+        terms |= losses.sparse(predicted[:count], photo["points"], photo["straight"])
         terms |= {"outline": losses.outline(predicted[:count], photo["jaw"], photo["frontal"]), "smooth": losses.smooth(offsets[:count]),
-                  "shut": losses.shut(predicted[:count], photo["shut"]),
                   "scores": 100 * ((expression[:count] - photo["scores"]) ** 2 * trust).sum() / trust.sum().clamp_min(1)}
-        if "taught_offsets" in photo:
-            terms |= losses.follow(predicted[:count], expression[:count], photo)
+        if "said_offsets" in photo:
+            terms |= losses.follow(predicted[:count], expression[:count], photo, wide)
     if head:
         terms |= losses.dense(predicted[count:], truth)
         terms["arkit"] = 30 * ((expression[count:] - head["weights"]) ** 2).mean()
@@ -408,7 +425,11 @@ def train(arguments: argparse.Namespace) -> None:
     losses = Losses(kit, device, arguments.plain)
     heads, turned_ones = SyntheticHeads(cache / "heads", device), SyntheticHeads(cache / "turned", device)
     mean = mean_in_crop(kit.topology)
-    answers = taught.answers(arguments.teacher, cache, photographs, mean, device) if arguments.teacher else None
+    said = None
+    if arguments.teacher:
+        said = taught.answers(arguments.teacher, cache, photographs, mean, device)
+    elif arguments.captured:
+        said = captured.answers(cache, photographs)
     learners = {name: Learner(name, mean, device) for name in arguments.encoders}
     checkpoint = cache / "checkpoint.pt"
     step, samples, seconds = 0, 0, 0.0
@@ -422,12 +443,13 @@ def train(arguments: argparse.Namespace) -> None:
         step, samples, seconds = state["step"], state["samples"], state["seconds"]
         print(f"going on from step {step}, {samples} samples, {seconds / 3600:.2f} h", flush=True)
     else:
-        images = uv_images(mean, losses, Dice(0, device), heads, turned_ones)
+        images = uv_images(losses, Dice(0, device), heads, turned_ones)
         for name, learner in learners.items():
             tensors = first_tensors(name, arguments)
             print(f"{name}: beginning with {learner.start_from(images, tensors)} of {len(tensors)} tensors", flush=True)
-    batches = Batches(PhotographBatches(photographs, device, answers), turned_ones, heads, tuple(arguments.shares),
+    batches = Batches(PhotographBatches(photographs, device, said), turned_ones, heads, tuple(arguments.shares),
                       arguments.batch, Dice(step + 1, device))
+    echoing = Echoing(batches) if arguments.tune else batches
     training_since = saved = logged = time.monotonic()
     ends = started + arguments.minutes * 60
     totals: dict[str, torch.Tensor] = {}
@@ -440,13 +462,13 @@ def train(arguments: argparse.Namespace) -> None:
     wanted = arguments.samples or np.inf
     while (now := time.monotonic()) < ends and samples < wanted:
         done = max((now - training_since) / (ends - training_since), samples / wanted)
-        rate = learning_rate(done, step, arguments.rate)
-        batch = batches.next()
+        rate = learning_rate(done, step, arguments.rate, TUNED_FALL if arguments.tune else FALL)
+        batch = echoing.next()
         pictures = torch.cat([part["image"] for part in batch if part]).contiguous(memory_format=torch.channels_last)
         truth = losses.labels(batch[1]) if batch[1] else None
         for name, learner in learners.items():
             learner.network.train()
-            terms = loss_terms(learner, pictures, batch, truth, losses)
+            terms = loss_terms(learner, pictures, batch, truth, losses, bool(arguments.teacher), KEPT if arguments.tune else 0)
             learner.step(sum(terms.values()), rate, step)
             for key, value in terms.items():
                 key = f"{name} {key}"
@@ -484,6 +506,9 @@ def main() -> None:
                         help="the networks to train (default: light, the shipped one; wide: its teacher)")
     parser.add_argument("--teacher", type=Path, metavar="FOLDER",
                         help="weights of a trained wide network (training.pack --weights) whose answers the networks follow")
+    parser.add_argument("--captured", action="store_true",
+                        help="follow what a capture with the shipped weights says of each photograph, in several looks")
+    parser.add_argument("--tune", action="store_true", help="go on from finished weights on a CPU: the first layers stay, batches come twice")
     parser.add_argument("--jobs", type=int, default=0, metavar="N",
                         help="draw pictures in N processes a kind while training goes on (default: all of them before it, here)")
     parser.add_argument("--plain", action="store_true", help="weigh all of the face alike, for comparison")
@@ -497,6 +522,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (arguments.faces / "points.npz").is_file():
         parser.error(f"'{arguments.faces}' holds no points.npz: give a folder of photographs as docs/training.md describes")
+    if arguments.teacher and arguments.captured:
+        parser.error("give --teacher or --captured: photographs have one answer to follow")
     if arguments.teacher and not list(arguments.teacher.glob("wide-*.safetensors")):
         parser.error(f"'{arguments.teacher}' holds no weights of a wide network: give a folder that training.pack --weights wrote")
     train(arguments)

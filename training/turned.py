@@ -1,7 +1,7 @@
 """Photographs turned to the side: what no labelled photograph shows, real skin, hair and background in profile.
 
-After Zhu et al., "Face Alignment Across Large Poses" (CVPR 2016), section 5, with our own shape space: a photograph's
-points and the last weights' map place hm08's whole head in it; the head's depth bends a grid laid over the photograph,
+After Zhu et al., "Face Alignment Across Large Poses" (CVPR 2016), section 5, with our own shape space: a capture with the last
+weights and, where they are not skewed, a photograph's points place hm08's whole head in it; the head's depth bends a grid laid over the photograph,
 and the grid is turned to the side, nodded, and drawn again. The label follows exactly, as for a rendered head, so the shards
 `<cache>/turned/NNNN.npz` have the same form (`training.synthetic`). Far cameras: 100 m stand for parallel projection.
 """
@@ -15,10 +15,11 @@ import numpy as np
 
 from prn_blender.prn import face_fit
 from prn_blender.prn.crop import SIDE_PER_LANDMARK_BOX
-from prn_blender.prn.engine import OnnxEngine
 from prn_blender.prn.face_fit import MOTIONS, small_motions
+from prn_blender.prn.network import INPUT_SIZE
 from prn_blender.prn.position_map import sample
-from prn_blender.prn.weights import load_bundle
+from prn_blender.prn.small_map import mean_in_crop
+from training import captured
 from training.drawing import SHARD
 from training.hm08 import Hm08, fetch_sources
 from training.kit import Kit
@@ -31,7 +32,8 @@ FAR = 100.0                     # metres to the camera
 BORDER, STEP = 56, 2            # the grid reaches so many pixels beyond the photograph; its cells' side
 NODES = (PHOTO + 2 * BORDER) // STEP
 POINT_NOISE = 0.008             # of the crop: how far MediaPipe's points are off
-MAP_READINGS, MAP_NOISE = 40.0, 0.004       # the network's own map says what the points do not: depth
+POINT_READINGS = 90.0           # so many points are off by themselves
+MAP_READINGS, MAP_NOISE = 200.0, 0.004      # of a capture's map, the same
 WORST = 0.03                    # of the face's size: fits whose points lie farther off on average are left out
 HAIR = 0.02                     # metres the skull is thickened by, for the depth only
 UNTURNED = 0.15                 # of the pictures: they tell of real heads' hidden sides, too
@@ -74,11 +76,12 @@ class Placed:
 
 
 class Placing:
-    """Fits the shape space to a photograph's points, with the network's map where they say nothing."""
+    """Fits the shape space to what a capture says of a photograph, and to its points as far as they are not skewed."""
 
-    def __init__(self, kit: Kit, photographs: Photographs) -> None:
-        self.photographs = photographs
-        self.engine = OnnxEngine(load_bundle())
+    def __init__(self, kit: Kit, photographs: Photographs, said: tuple[np.ndarray, np.ndarray]) -> None:
+        """said: `captured.answers`."""
+        self.photographs, self.said = photographs, said
+        self.mean_in_crop = face_fit.reading(mean_in_crop(kit.topology))
         self.space = face_fit.load_shape_space()
         mean, maps = kit.basis_maps(256)
         texels = kit.mediapipe[photographs.usable].astype(np.float32)
@@ -91,16 +94,17 @@ class Placing:
 
     def place(self, index: int) -> Placed | None:
         """The head in photograph `index`, or None if its points cannot be explained."""
-        image, placed = self.photographs.upright(index, self.engine.input_size)
-        maps, expressions = self.engine.run(image[None].astype(np.float32) / 255)
+        _, placed = self.photographs.upright(index, INPUT_SIZE)
         points, trust = placed[:, :2].astype(np.float64), placed[:, 3].astype(np.float64)
-        started = self.space.fit(maps[0], expressions[0])
+        seen, said = self.mean_in_crop + self.said[0][index].transpose(1, 2, 0).astype(np.float32), self.said[1][index].astype(np.float32)
+        started = self.space.fit(seen, said)
         rotation, scale, translation = started.rotation, started.scale, started.translation.astype(np.float64)
         coefficients = np.concatenate([started.identity, started.expression])
-        target = face_fit.reading(maps[0]).reshape(-1, 3)[self.space.solved]
-        weight = np.repeat(trust * 300 / (max(trust.sum(), 1) * POINT_NOISE ** 2), 2)
+        target = seen.reshape(-1, 3)[self.space.solved]
+        readings = POINT_READINGS * self.photographs.straight[index]
+        weight = np.repeat(trust * readings / (max(trust.sum(), 1) * POINT_NOISE ** 2), 2)
         prior = self.space.prior
-        wanted = np.concatenate([np.zeros(MOTIONS + self.space.identities), expressions[0]])
+        wanted = np.concatenate([np.zeros(MOTIONS + self.space.identities), said])
         for _ in range(4):
             shape = self.mean + np.tensordot(coefficients, self.basis, 1)
             moves = np.concatenate([small_motions(shape).reshape(MOTIONS, -1, 3), self.basis])      # (179, K, 3)
@@ -251,7 +255,7 @@ def place_photographs(cache: Path, photographs: Photographs, kit: Kit) -> Path:
     number among the training photographs), `coefficients`, `rotation`, `scale` and `translation` of `Placed`."""
     path = cache / "placed.npz"
     if not path.exists():
-        placing = Placing(kit, photographs)
+        placing = Placing(kit, photographs, captured.answers(cache, photographs))
         found = {index: head for index in range(len(photographs)) if (head := placing.place(index)) is not None}
         partial = cache / "placed.partial.npz"
         np.savez(partial, index=np.array(list(found)),

@@ -76,11 +76,6 @@ def opened(position_map: np.ndarray, openings: np.ndarray, measured: Callable[[n
     return result
 
 
-def lid_edges(topology: Topology) -> list[np.ndarray]:
-    """Of the left eye and the right, (K, 2, 2): the texels (column, row) of the upper lid's edge and the lower one's that meet when it is shut."""
-    return [_facing(opening) for opening in _eyes_and_mouth(topology)[0]]
-
-
 def close_lips(neutral: np.ndarray, topology: Topology) -> np.ndarray:
     """The neutral (256, 256, 3) with its lips together, if they nearly are; otherwise as it is."""
     _, mouth = _eyes_and_mouth(topology)

@@ -46,11 +46,9 @@ OUR_CROP = CropConvention()
 LANDMARK_SIZE_PER_FACE_BOX = 1 / 1.16
 LANDMARK_CENTER_FROM_FACE_BOX = (0.0, 0.17)
 _CONTRAST = 35.0  # grey levels: less contrast than nearly all crops have, and the network still errs no more than on them
-# Of a crop's side, over which what lies beyond the image's edge fades into a blur of this standard deviation. The photographs that our network has
-# learned from end near the face, in streaks of their border's pixels, and MediaPipe's points on them are skewed where a head is turned: where it sees
-# such an edge, it gives skewed heads (5.7 mm of asymmetry at 31 degrees, of heads that are turned by 43). An image that is only mirrored shows a second
-# face where the edge cuts the face off.
-_FADE = _BLUR = 0.05
+# Of a crop's side, over which what lies beyond the image's edge fades into a blur of this standard deviation, in training as in captures. An image that is
+# only mirrored shows a second face where the edge cuts the face off, and by streaks of its border's pixels a network knows its training photographs.
+FADE = BLUR = 0.05
 _LEANING = 0.5  # how much of a head's axis has to lie in the image's plane, for it to lean in it
 
 
@@ -68,13 +66,13 @@ class Crop:
         """(3, 3) the rotation from the crop's axes to the image's."""
         return turn(self.roll)
 
-    def cut(self, image: np.ndarray, size: int, streaks: bool = False) -> np.ndarray:
+    def cut(self, image: np.ndarray, size: int) -> np.ndarray:
         """What a network is given of an image: `shown` as (size, size, 3) float32 RGB in 0..1."""
-        return np.multiply(self.shown(image, size, streaks), np.float32(1 / 255))
+        return np.multiply(self.shown(image, size), np.float32(1 / 255))
 
-    def shown(self, image: np.ndarray, size: int, streaks: bool = False) -> np.ndarray:
+    def shown(self, image: np.ndarray, size: int) -> np.ndarray:
         """The same in bytes: `pixels` whose light is evened out where they are dull."""
-        return evened(self.pixels(image, size, streaks), _CONTRAST)
+        return evened(self.pixels(image, size), _CONTRAST)
 
     def within(self, image: np.ndarray) -> bool:
         """Whether all of it lies within an image."""
@@ -82,11 +80,10 @@ class Crop:
         edge = np.array([self.center_x, self.center_y]) + 0.5
         return bool((edge >= reach).all() and (edge + reach <= image.shape[1::-1]).all())
 
-    def pixels(self, image: np.ndarray, size: int, streaks: bool = False) -> np.ndarray:
+    def pixels(self, image: np.ndarray, size: int) -> np.ndarray:
         """Cut the square out of an image and resample it.
 
-        image: (H, W, 3) uint8 RGB. Returns (size, size, 3) uint8 RGB. Beyond the image's edges it is mirrored, and fades into a blur; or,
-        with streaks, its border pixels are repeated.
+        image: (H, W, 3) uint8 RGB. Returns (size, size, 3) uint8 RGB. Beyond the image's edges it is mirrored, and fades into a blur.
         Texel (row, column) shows the crop point ((column + 0.5) / size - 0.5, (row + 0.5) / size - 0.5).
         """
         step = self.side / size  # pixels a texel
@@ -102,8 +99,8 @@ class Crop:
         part, matrix = self.part_of(image, int(np.ceil(2 * step)) + 2, block)
         texels = np.array([[1 / size, 0, 0.5 / size - 0.5], [0, 1 / size, 0.5 / size - 0.5], [0, 0, 0], [0, 0, 1]])     # to the crop frame
         cut = cv2.warpAffine(part, matrix @ texels, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-                             borderMode=cv2.BORDER_REPLICATE if streaks else cv2.BORDER_REFLECT_101)
-        return cut if streaks or self.within(image) else _faded(cut, self._beyond(image, size))
+                             borderMode=cv2.BORDER_REFLECT_101)
+        return cut if self.within(image) else _faded(cut, self._beyond(image, size))
 
     def _beyond(self, image: np.ndarray, size: int) -> np.ndarray:
         """(size, size) float32 how far the crop's texels lie beyond the image's edges, in sides of the crop."""
@@ -161,9 +158,9 @@ def roll_of(rotation: np.ndarray) -> float:
 def _faded(picture: np.ndarray, beyond: np.ndarray) -> np.ndarray:
     """A square picture (S, S, 3) uint8 that fades into a blur of itself: beyond (S, S), how far each pixel lies beyond what is known, in its sides."""
     # A blur as wide as this holds all in a few pixels.
-    few = max(8, round(2 / _BLUR))
-    small = cv2.GaussianBlur(cv2.resize(picture, (few, few), interpolation=cv2.INTER_AREA), (0, 0), _BLUR * few)
-    share = np.minimum(beyond / np.float32(_FADE), 1)
+    few = max(8, round(2 / BLUR))
+    small = cv2.GaussianBlur(cv2.resize(picture, (few, few), interpolation=cv2.INTER_AREA), (0, 0), BLUR * few)
+    share = np.minimum(beyond / np.float32(FADE), 1)
     return cv2.blendLinear(picture, cv2.resize(small, picture.shape[:2], interpolation=cv2.INTER_CUBIC), 1 - share, share)
 
 

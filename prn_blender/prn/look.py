@@ -43,11 +43,10 @@ _LEANING = 15.0, 30.0
 _ASLANT, _LOOKS = 15.0, 3
 
 # How far off the openings of a map's eyes are (a standard deviation), against which those read from the picture by themselves are believed. Outwards from
-# the left eye, the right eye and the mouth (head frame), and the cosines to the camera from which each counts, and from which on fully: of mouths that
-# are turned a crop with streaks tells the less.
+# the left eye and the right (head frame), and the cosines to the camera from which each counts, and from which on fully.
 _OWN_SPREAD = 0.042
-_OUTWARDS = np.array([[0.35, 0, -0.94], [-0.35, 0, -0.94], [0, 0, -1]])
-_FACING = np.array([[0.2, 0.5], [0.2, 0.5], [0.5, 0.85]])
+_OUTWARDS = np.array([[0.35, 0, -0.94], [-0.35, 0, -0.94]])
+_FACING = 0.2, 0.5
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,6 @@ class _Look:
     crop: Crop
     position_map: np.ndarray  # (256, 256, 3) in units of that crop
     expression: np.ndarray  # (52,)
-    openings: np.ndarray  # (3,) how far left eye, right eye and mouth are open, as `EyeReader.measured`
     landmarks: np.ndarray  # (68, 2) of that map, image frame
     apart: float  # how far the last look's views are apart, percent of the face's size
 
@@ -72,7 +70,7 @@ def look_twice(image: np.ndarray, crops: list[Crop], engine: Engine) -> tuple[li
     if engine.topology.name != HM08:
         return crops, *run_network(image, crops, engine)
     looks = [_surest(image, crop, engine) for crop in crops]
-    maps = [_with_openings(image, look, engine) for look in looks]
+    maps = [_with_own_eyes(image, look, engine) for look in looks]
     return [look.crop for look in looks], np.stack(maps), np.stack([look.expression for look in looks])
 
 
@@ -82,7 +80,7 @@ def run_network(image: np.ndarray, crops: list[Crop], engine: Engine) -> tuple[n
     if engine.topology.name != HM08:
         return engine.run(np.stack([crop.cut(image, engine.input_size) for crop in crops]))
     looks = [_look(image, crop, engine, stay=True) for crop in crops]
-    maps = [crop.from_image(look.crop.to_image(_with_openings(image, look, engine))) for crop, look in zip(crops, looks)]
+    maps = [crop.from_image(look.crop.to_image(_with_own_eyes(image, look, engine))) for crop, look in zip(crops, looks)]
     return np.stack(maps), np.stack([look.expression for look in looks])
 
 
@@ -91,16 +89,16 @@ def doubtful(image: np.ndarray, crop: Crop, engine: Engine) -> bool:
     return _look(image, crop, engine).apart > _UNSURE
 
 
-def _with_openings(image: np.ndarray, look: _Look, engine: Engine) -> np.ndarray:
-    """A look's map (256, 256, 3) with eyes and mouth as far open as the look says, and eyes as they are read by themselves, where they face it."""
+def _with_own_eyes(image: np.ndarray, look: _Look, engine: Engine) -> np.ndarray:
+    """A look's map (256, 256, 3) with eyes as far open as they are read by themselves, where they face the camera."""
     reader, topology = open_eye_reader(), engine.topology
     _, rotation, _ = pose_of(look.position_map, topology)
     read, spread = reader.read(image, look.landmarks)
     share = _OWN_SPREAD**2 / (_OWN_SPREAD**2 + spread**2)
-    wanted, now = look.openings.copy(), reader.measured(look.position_map)
-    wanted[:2] += share * (read - wanted[:2])
-    faces_it = np.clip((-(_OUTWARDS @ rotation[2]) - _FACING[:, 0]) / np.ptp(_FACING, axis=1), 0, 1)
-    return opened(look.position_map, faces_it * wanted + (1 - faces_it) * now, reader.measured, topology)
+    faces_it = np.clip((-(_OUTWARDS @ rotation[2]) - _FACING[0]) / (_FACING[1] - _FACING[0]), 0, 1)
+    wanted = reader.measured(look.position_map)
+    wanted[:2] += faces_it * share * (read - wanted[:2])
+    return opened(look.position_map, wanted, reader.measured, topology)
 
 
 def _surest(image: np.ndarray, crop: Crop, engine: Engine) -> _Look:
@@ -139,19 +137,19 @@ def _alike(one: _Look, other: _Look) -> bool:
 
 def _look(image: np.ndarray, crop: Crop, engine: Engine, stay: bool = False) -> _Look:
     """Two looks, the second one where the first one puts the face, or, to stay, at the same crop leaning."""
-    first, expression, openings, apart = _averaged(image, crop, engine)
-    again, second, weights, open_now = crop, first, expression, openings
+    first, expression, apart = _averaged(image, crop, engine)
+    again, second, weights = crop, first, expression
     for _ in range(_LOOKS):
         own = _own_crop(again, second, engine)
         # A map of something else than a face may ask for anything.
         if not 0.5 < own.side / crop.side < 2 or (again is not crop and abs(_between(own.roll, again.roll)) < _ASLANT):
             break
         again = replace(crop, roll=own.roll) if stay else own
-        second, weights, open_now, apart = _averaged(image, again, engine)
+        second, weights, apart = _averaged(image, again, engine)
     share = 0.5 * float(np.clip((_LEANING[1] - abs(_between(again.roll, crop.roll))) / (_LEANING[1] - _LEANING[0]), 0, 1))
     position_map = share * again.from_image(crop.to_image(first)) + (1 - share) * second
     landmarks = again.to_image(engine.topology.landmarks_of(position_map))[:, :2]
-    return _Look(again, position_map, share * expression + (1 - share) * weights, share * openings + (1 - share) * open_now, landmarks, apart)
+    return _Look(again, position_map, share * expression + (1 - share) * weights, landmarks, apart)
 
 
 def _own_crop(crop: Crop, position_map: np.ndarray, engine: Engine) -> Crop:
@@ -165,29 +163,16 @@ def _between(one: float, other: float) -> float:
     return (one - other + 180) % 360 - 180
 
 
-def _averaged(image: np.ndarray, crop: Crop, engine: Engine) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """The mean map (256, 256, 3), in units of the given crop, ARKit weights (52,) and openings (3,) of its views; how far their landmarks are apart,
-    percent of the face's size."""
-    crops = [replace(crop, side=crop.side * size) for size in VIEWS]
-
-    def seen(streaks: bool) -> tuple[np.ndarray, np.ndarray]:
-        cut = np.stack([one.cut(image, engine.input_size, streaks) for one in crops])
-        return engine.run(np.concatenate([cut, cut[:, :, ::-1]]))
-
-    def as_one(maps: np.ndarray) -> np.ndarray:
-        straight, mirrored = np.split(maps, 2)
-        return np.stack([straight, mirrored[:, :, ::-1] * np.float32([-1, 1, 1])], 1) * np.float32(VIEWS)[:, None, None, None, None]
-
-    maps, expressions = seen(False)
-    views = as_one(maps)
-    position_map = open_map = views.mean((0, 1))
-    if not crops[-1].within(image):
-        # Photographs that end near the face showed streaks there when the network learned expressions from them: it reads these best so, and heads worst.
-        maps, expressions = seen(True)
-        open_map = as_one(maps).mean((0, 1))
+def _averaged(image: np.ndarray, crop: Crop, engine: Engine) -> tuple[np.ndarray, np.ndarray, float]:
+    """The mean map (256, 256, 3), in units of the given crop, and ARKit weights (52,) of its views; how far their landmarks are apart, percent of the
+    face's size."""
+    cut = np.stack([replace(crop, side=crop.side * size).cut(image, engine.input_size) for size in VIEWS])
+    maps, expressions = engine.run(np.concatenate([cut, cut[:, :, ::-1]]))
+    straight, mirrored = np.split(maps, 2)
+    views = np.stack([straight, mirrored[:, :, ::-1] * np.float32([-1, 1, 1])], 1) * np.float32(VIEWS)[:, None, None, None, None]
     landmarks = engine.topology.landmarks_of(views)[..., :2]
     middle = landmarks.mean((0, 1))
     size = np.sqrt(np.prod(np.ptp(middle, axis=0)))
     apart = 100 * float(np.linalg.norm(landmarks - middle, axis=-1).mean() / max(size, 1e-6))
-    weights = np.concatenate([expressions[:len(crops)], expressions[len(crops):, list(MIRRORED)]])
-    return position_map, weights.mean(0), open_eye_reader().measured(open_map), apart
+    weights = np.concatenate([expressions[:len(cut)], expressions[len(cut):, list(MIRRORED)]])
+    return views.mean((0, 1)), weights.mean(0), apart

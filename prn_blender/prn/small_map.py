@@ -43,7 +43,7 @@ class Places:
 
     def __init__(self, texels: np.ndarray, size: int) -> None:
         """texels (K, 2): columns and rows on a whole map. size: side of the maps that will be read, 256 or 64."""
-        self._texels, self._cells = texels, None
+        self._texels, self.cells = texels, None
         if size == SIZE:
             return
         # What each row of a whole map, and each column, has of the small one's: five at most of them for what lies between two rows.
@@ -51,14 +51,14 @@ class Places:
         rows = np.stack([enlarging, enlarging], 1)          # as a map two columns wide
         column, row = (sample(rows, np.stack([np.zeros(len(texels)), texels[:, axis]], 1)) for axis in (0, 1))          # (K, 64)
         shares = (row[:, :, None] * column[:, None]).reshape(len(texels), -1)
-        self._cells = np.argsort(-np.abs(shares), 1)[:, :25]
-        self._shares = np.take_along_axis(shares, self._cells, 1)
+        self.cells = np.argsort(-np.abs(shares), 1)[:, :25]
+        self.shares = np.take_along_axis(shares, self.cells, 1)
         mean, small_mean = _means()
-        self._beyond = sample(mean, texels) - self._read(small_mean[None])[0]
+        self.beyond = sample(mean, texels) - self._read(small_mean[None])[0]
 
     def _read(self, maps: np.ndarray) -> np.ndarray:
-        return np.einsum("nkjc,kj->nkc", maps.reshape(len(maps), -1, 3).take(self._cells, 1), self._shares)
+        return np.einsum("nkjc,kj->nkc", maps.reshape(len(maps), -1, 3).take(self.cells, 1), self.shares)
 
     def of(self, maps: np.ndarray) -> np.ndarray:
         """(N, K, 3) maps (N, S, S, 3) at these places."""
-        return sample(maps, self._texels) if self._cells is None else self._read(maps) + self._beyond
+        return sample(maps, self._texels) if self.cells is None else self._read(maps) + self.beyond

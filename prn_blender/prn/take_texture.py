@@ -21,7 +21,7 @@ from .take import KeyFrame, Performance
 from .texture import DARKEST, connected, in_light, inner_face, light_between, make_texture, seen_colours, smooth_step, texture_and_knowledge
 
 _SIDE_GAIN = 0.15  # cosine by which a turned frame has to see a texel better than the frontal one
-_BARER = 4.0  # what the share of the face that is clear skin counts beside a key frame's merit: a tenth of it as much as ten degrees of yaw
+_BARER = 5.0  # what the share of the face that is clear skin counts beside a key frame's merit: a tenth of it as much as twelve degrees of yaw
 _ALIKE = 0.03  # of a crop's side: a blur in which all are equally sharp
 _COVERED = 9  # texels: what is no wider and looks less like skin than in another frame is the rim of a brow or of a lip
 _BARE = 0.3, 0.7  # how much more like skin another frame has to look there, to count, and to count alone

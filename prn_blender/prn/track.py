@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from typing import Literal
 
 import cv2
@@ -21,12 +20,10 @@ import numpy as np
 from .ahead import ahead
 from .crop import Crop, crop_from_face_box, crop_from_landmarks, face_square, roll_of
 from .detector import FaceBox, confirm_face, detect_faces
-from .edge_skew import EdgeSkew
 from .engine import Engine, open_engine
 from .errors import CaptureCancelled
 from .face_fit import similarity
 from .faces import believed
-from .position_map import HM08
 from .small_map import Places, whole
 from .threads import one_thread_each
 from .video import Video, VideoFrame, open_video
@@ -138,7 +135,6 @@ class _Track:
     seen: float = 0.0
     calm: bool = False  # whether the last crops lay where the face was
     doubts: int = 0  # frames in a row in which the detector did not see it
-    skew: EdgeSkew = field(default_factory=EdgeSkew)
 
     def ahead(self, frames: int) -> Crop:
         """Where to look for the face so many frames later."""
@@ -334,12 +330,8 @@ class _Tracker:
         size = self.engine.input_size
         # Half a pixel to or fro tells the network nothing, and such squares are cut quickly.
         crops = [crop.snapped(size) for _, _, crop in wanted]
-        pictures = np.stack([crop.shown(frame.image, size, streaks=True) for (_, frame, _), crop in zip(wanted, crops)])
+        pictures = np.stack([crop.shown(frame.image, size) for (_, frame, _), crop in zip(wanted, crops)])
         maps, expressions = self.engine.run(pictures)
-        if self.topology.name == HM08:
-            for _, row in groupby(zip(wanted, crops, maps), lambda one: one[0][0].number):
-                asked, cut, seen = zip(*row)
-                asked[0][0].skew.take_off(seen, [frame.image for _, frame, _ in asked], cut, self.engine)
         points, count = self.topology.reference_points, len(self.topology.landmarks)
         placed = self._places.of(maps).astype(np.float64)
         landmarks, seen = placed[:, :count], placed[:, count:]
