@@ -23,6 +23,7 @@ from prn_blender.prn.weights import SAFETENSORS_NAME, default_folder, load_bundl
 from training.photographs import Photographs, upright_transforms
 
 TOGETHER = 50                   # photographs
+_engine: OnnxEngine             # of a process that answers
 
 
 def answers(cache: Path, photographs: Photographs) -> tuple[np.ndarray, np.ndarray]:
