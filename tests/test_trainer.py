@@ -106,9 +106,9 @@ def test_a_teacher_is_asked_once(tmp_path):
 
 def test_what_a_capture_says_is_in_the_units_of_the_photographs_own_crop_and_asked_once(tmp_path):
     picture = cv2.resize(load_image(Path(__file__).parent / "data" / "astronaut.jpg"), (PIXELS, PIXELS), interpolation=cv2.INTER_AREA)
-    np.save(tmp_path / "photographs.npy", np.stack([picture, picture, picture[:, ::-1]]))
 
     class Two:
+        pixels = np.stack([picture, picture, picture[:, ::-1]])
         points, chosen = np.random.default_rng(0).uniform(60, 150, (2, 478, 3)).astype(np.float32), np.array([0, 2])
 
         def __len__(self) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from prn_blender.prn import contact
 from prn_blender.prn.arkit import ARKIT_NAMES
 from prn_blender.prn.blinks import LIDS
 from prn_blender.prn.crop import Crop
@@ -184,6 +185,21 @@ def test_a_teacher_sees_in_three_sizes_and_mirrored():
     expected = (dot + 0.5) / size - 0.5
     assert torch.allclose(offsets[0, :2], torch.tensor(expected, dtype=torch.float32)[:, None, None], atol=0.003)
     assert scores[0, LIDS].tolist() == pytest.approx([0.5, 0.5], abs=1e-3)        # the mirror image's left is the right
+
+
+def test_the_edges_of_a_shut_eye_lie_on_each_other():
+    topology = load_topology()
+    edges = [contact._facing(opening) for opening in contact._eyes_and_mouth(topology)[0]]
+    left, right = (one.transpose(1, 0, 2) for one in edges)
+    assert (left[:, :, 0].mean() > 127.5 > right[:, :, 0].mean()) and (left[0, :, 1] < left[1, :, 1]).all()      # the person's left; above, below
+
+    def apart(head_map: np.ndarray, edges: np.ndarray) -> float:
+        upper, lower = (head_map[rows, columns] for columns, rows in edges.transpose(0, 2, 1))
+        return float(np.linalg.norm(upper - lower, axis=1).mean())
+
+    before, after = topology.mean, contact.shut_eyes(topology.mean, np.array([1.0, 0.0]), topology)
+    assert apart(before, left) > 0.005                                      # metres
+    assert apart(after, left) < 0.1 * apart(before, left) and apart(after, right) == pytest.approx(apart(before, right), abs=1e-5)
 
 
 def test_subdivision_keeps_what_is_flat():

@@ -34,13 +34,12 @@ def answers(cache: Path, photographs: Photographs) -> tuple[np.ndarray, np.ndarr
         known = np.load(path)
         if str(known["weights"]) == weights and len(known["scores"]) == len(photographs):
             return known["offsets"], known["scores"]
-    pictures = np.load(cache / "photographs.npy", mmap_mode="r")
     own = upright_transforms(photographs.points, 1)
     parts = [range(first, min(first + TOGETHER, len(photographs))) for first in range(0, len(photographs), TOGETHER)]
     offsets, scores = [], []
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), context, _load) as pool:
-        for maps, said in pool.map(_captured, ([pictures[photographs.chosen[index]] for index in part] for part in parts), (own[part] for part in parts)):
+        for maps, said in pool.map(_captured, ([photographs.pixels[photographs.chosen[index]] for index in part] for part in parts), (own[part] for part in parts)):
             offsets.append(maps)
             scores.append(said)
     partial = cache / "captured.partial.npz"

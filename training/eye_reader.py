@@ -108,11 +108,9 @@ class Patches:
 def photographs_of(folder: Path, cache: Path, kit: Kit, validation: bool) -> Faces:
     """Those to learn from, or those kept out of training."""
     photographs = Photographs(folder, cache, kit.mediapipe_usable, kit.mediapipe_mirror, validation)
-    # As MediaPipe has them: shut eyes are told from others by what the first network says, not by these.
-    points = np.load(folder / "points.npz")["points32"][photographs.chosen].astype(np.float32) / 32
     scored = photographs.expression_weight.max(1) > 0
     return Faces("held_out" if validation else "photographs", [photographs.pixels[number] for number in photographs.chosen],
-                 points[:, IBUG_FROM_MEDIAPIPE, :2], _eyes_of(points), photographs.expression,
+                 photographs.points[:, IBUG_FROM_MEDIAPIPE, :2], _eyes_of(photographs.points), photographs.expression,
                  np.stack([photographs.believed, photographs.believed * scored], 1))
 
 

@@ -97,7 +97,7 @@ def shown(signal: np.ndarray, primaries: int, transfer: int) -> np.ndarray:
         power = np.maximum(signal, 0) ** (1 / 78.84375)
         light = 10000 / _PAPER * (np.maximum(power - 0.8359375, 0) / (18.8515625 - 18.6875 * power)) ** (1 / 0.1593017578125)
     else:
-        light = _linear(signal)
+        light = linear(signal)
     light = np.maximum(light @ _to_srgb_primaries(primaries).T, 0)
     if transfer in (_PQ, _HLG):
         beyond = np.maximum(light - _KNEE, 0)
@@ -124,7 +124,7 @@ def _shown(primaries: int, transfer: int) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(curve * 255).astype(np.uint8)[:, None], matrix
 
 
-def _linear(signal: np.ndarray) -> np.ndarray:
+def linear(signal: np.ndarray) -> np.ndarray:
     return np.where(signal <= 0.04045, signal / 12.92, ((np.maximum(signal, 0) + 0.055) / 1.055) ** 2.4)
 
 

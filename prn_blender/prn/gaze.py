@@ -68,7 +68,7 @@ def seen_head(face: FaceCapture) -> tuple[Head, np.ndarray, float]:
     gaze = gaze_of(eyes)
     light = light_of(eyes, face)
     # The whites of the eyes may lie in their sockets' shade, where teeth do not.
-    return look(head, *gaze) if gaze else head, eye_texture(iris_of(eyes), light), max(light, WHITE_LIKE_SKIN * _brightest_skin(face))
+    return look(head, *gaze) if gaze else head, eye_texture(iris_of(eyes), light), max(light, WHITE_LIKE_SKIN * _brightest(_skin(face)))
 
 
 def gaze_of(eyes: list[Eye]) -> tuple[float, float] | None:
@@ -92,8 +92,9 @@ def light_of(eyes: list[Eye], face: FaceCapture) -> float:
     """How bright the photo is, at most 1: by the whites of its eyes, or where they cannot be told by its skin; at least 0.55, but in a photo
     that is too dark for skin of any colour in the light."""
     seen = [eye.light for eye in eyes if eye.colour_seen]
-    light = float(np.mean(seen)) if seen else float(np.clip(0.45 + _skin(face).mean() / 255, 0.55, 1.0))
-    return light * min(1.0, _brightest_skin(face) / LIT_SKIN)
+    skin = _skin(face)
+    light = float(np.mean(seen)) if seen else float(np.clip(0.45 + skin.mean() / 255, 0.55, 1.0))
+    return light * min(1.0, _brightest(skin) / LIT_SKIN)
 
 
 def _skin(face: FaceCapture) -> np.ndarray:
@@ -104,9 +105,9 @@ def _skin(face: FaceCapture) -> np.ndarray:
     return cv2.remap(face.image, places[None].astype(np.float32), None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)[0]
 
 
-def _brightest_skin(face: FaceCapture) -> float:
-    """The strongest colour of the face's brightest skin, 0 to 1."""
-    return float(np.quantile(_skin(face).max(1), 0.95)) / 255
+def _brightest(skin: np.ndarray) -> float:
+    """The strongest colour of the brightest of these pixels (n, 3), 0 to 1."""
+    return float(np.quantile(skin.max(1), 0.95)) / 255
 
 
 def look(head: Head, right: float, up: float) -> Head:

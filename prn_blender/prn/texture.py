@@ -45,12 +45,11 @@ def texture_and_knowledge(face: FaceCapture, size: int) -> tuple[np.ndarray, np.
     seen = (colours * direct[..., None] + mirrored * mirror[..., None]) / np.maximum(known, 1e-3)[..., None]
     skin = np.minimum(1, skin * direct + skin[:, ::-1] * mirror)
     grown = pull_push(seen, skin ** 2)  # only clear skin may grow: a little hair at the border would spread far
-    beard = beard_of(face.topology)
-    grown += beard[..., None] * (pull_push(seen, np.maximum((beard * known) ** 2, 1e-4 * skin ** 2)) - grown)
-    lips = lips_of(face.topology)  # which in a profile grow together in the middle, without the shadow between them
+    # In a profile a beard grows from the beard, and lips grow together in the middle, without the shadow between them.
+    beard, lips = beard_of(face.topology), lips_of(face.topology)
     shut = 1 - cv2.dilate(opening_texels(face.topology).astype(np.float32), np.ones((5, 5)))
-    of_lips = pull_push(seen, np.maximum((lips * shut * known) ** 2, 1e-4 * skin ** 2))
-    grown += LIPS * lips[..., None] * (of_lips - grown)
+    for region, source, share in ((beard, beard, 1.0), (lips, lips * shut, LIPS)):
+        grown += share * region[..., None] * (pull_push(seen, np.maximum((source * known) ** 2, 1e-4 * skin ** 2)) - grown)
 
     # The same sum at the texture's own size; only the photo has detail, the rest is smooth.
     def large(values: np.ndarray) -> np.ndarray:

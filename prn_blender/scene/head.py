@@ -8,6 +8,7 @@ from __future__ import annotations
 import bpy
 import numpy as np
 
+from ..prn.colour import linear
 from ..prn.head_topology import PARTS, load_head_topology
 from .frames import to_blender
 from .material import build_material
@@ -18,7 +19,6 @@ TITLES = {slot: slot.title() for slot in SLOTS} | {"skin": "Face Skin"}
 # Linear base colour in full light, and roughness, of what the photo does not show.
 LOOKS = {"tongue": ((0.45, 0.13, 0.13), 0.4), "teeth": ((0.72, 0.66, 0.54), 0.25), "gums": ((0.45, 0.13, 0.13), 0.4),
          "lashes": ((0.012, 0.009, 0.008), 0.7), "cornea": ((0.0, 0.0, 0.0), 0.02)}
-SRGB_GAMMA = 2.2        # near enough, from a photo's grey levels to light
 CORNEA_ALPHA = 0.06
 
 
@@ -51,7 +51,7 @@ def build_head_mesh(name: str, neutral: np.ndarray, texture: bpy.types.Image, ey
 def plain_material(slot: str, white: float) -> bpy.types.Material:
     """What the photo does not show, in the photo's light, as skin and eyes are. white: as in `build_head_mesh`."""
     colour, roughness = LOOKS[slot]
-    colour = [channel * white ** SRGB_GAMMA for channel in colour]
+    colour = [channel * float(linear(white)) for channel in colour]
     material = bpy.data.materials.new(TITLES[slot])
     material.use_nodes = True
     surface = material.node_tree.nodes["Principled BSDF"]
